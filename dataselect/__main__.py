@@ -1,0 +1,5 @@
+"""`python -m dataselect`."""
+
+from dataselect.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""What everything else speaks of: pieces, fingerprints, errors. No files, no numba, no engines."""

@@ -1,0 +1,43 @@
+"""Every error a user can meet, and the exit code that goes with it.
+
+DataselectError (1)
+├── RecipeError (2)      the recipe or the command line is wrong; nothing was run
+├── BadShard (1)         a shard can't be read to its end
+├── BadModel (1)         a model or target file is not what its name promises
+├── ExpectFailed (3)     an `expect:` guard failed; nothing was published
+└── Locked (4)           another run holds the output's lock
+"""
+
+from __future__ import annotations
+
+
+class DataselectError(Exception):
+    """A failure with one clear sentence for the user; printed without a traceback."""
+
+    exit_code = 1
+
+
+class RecipeError(DataselectError):
+    """The recipe, its files or the command line are wrong; found before any work."""
+
+    exit_code = 2
+
+
+class BadShard(DataselectError):
+    """A shard is truncated, corrupt, vanished or changed while it was read."""
+
+
+class BadModel(DataselectError):
+    """A model file is no model, is of an unsupported kind, or lacks the label asked for."""
+
+
+class ExpectFailed(DataselectError):
+    """The result is outside what the recipe's `expect:` allows."""
+
+    exit_code = 3
+
+
+class Locked(DataselectError):
+    """Another run holds the lock of this output folder."""
+
+    exit_code = 4

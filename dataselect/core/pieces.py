@@ -1,0 +1,115 @@
+"""Shards as they are listed, and the pieces they are cut into."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from dataselect.core.fingerprint import fingerprint
+
+Format = Literal["jsonl", "parquet"]
+Codec = Literal["none", "gzip", "zstd"]
+
+SUFFIXES: dict[str, tuple[Format, Codec]] = {
+    ".jsonl": ("jsonl", "none"),
+    ".ndjson": ("jsonl", "none"),
+    ".json": ("jsonl", "none"),
+    ".jsonl.gz": ("jsonl", "gzip"),
+    ".json.gz": ("jsonl", "gzip"),
+    ".ndjson.gz": ("jsonl", "gzip"),
+    ".jsonl.zst": ("jsonl", "zstd"),
+    ".json.zst": ("jsonl", "zstd"),
+    ".ndjson.zst": ("jsonl", "zstd"),
+    ".parquet": ("parquet", "none"),
+}
+"""File name endings that say how a shard is read; the longest match counts."""
+
+
+def suffix_of(name: str) -> str | None:
+    """The ending of `name` that SUFFIXES knows, or None."""
+    matches = [suffix for suffix in SUFFIXES if name.endswith(suffix)]
+    return max(matches, key=len) if matches else None
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One input file as the listing shows it."""
+
+    name: str
+    """Path relative to the common folder of all input patterns, with '/' on every platform; the order of rows."""
+    url: str
+    """Where it is; never part of a fingerprint."""
+    size: int
+    """Bytes on the store."""
+    version: str
+    """Modification time in ns, or an object store's ETag: changes when the content may have changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What one task reads: a shard, a range of one, or a group of small shards; cut by the data alone.
+
+    Pieces are ordered by (shard name, start), which with the row makes the DocId.
+    """
+
+    shards: tuple[Shard, ...]
+    format: Format
+    codec: Codec
+    start: int = 0
+    """First byte (JSONL; compressed bytes for zstd) or first row group (Parquet)."""
+    stop: int | None = None
+    """One past the last byte or row group; None: to the end."""
+    part: int = 0
+    """Number of this piece within its shard."""
+    n_parts: int = 1
+    n_bytes: int = 0
+    """Bytes on the store; for progress and for estimates only."""
+
+    @property
+    def row_groups(self) -> tuple[int, int | None] | None:
+        """(first, one past the last) row group of a Parquet piece; None for all of the file."""
+        return None if self.start == 0 and self.stop is None else (self.start, self.stop)
+
+    @property
+    def suffix(self) -> str:
+        """Ending of its shards' names."""
+        return suffix_of(self.shards[0].name) or ""
+
+    @property
+    def stem(self) -> str:
+        """Name without the ending: 'a/b', 'a/b-00003' for a part, 'a/b+12' for a group of 13 shards."""
+        stem = self.shards[0].name.removesuffix(self.suffix)
+        if self.n_parts > 1:
+            stem += f"-{self.part:05d}"
+        return stem + (f"+{len(self.shards) - 1}" if len(self.shards) > 1 else "")
+
+    @property
+    def name(self) -> str:
+        """Name for messages and for the output shard."""
+        return self.stem + self.suffix
+
+    def place(self) -> str:
+        """Key under which the store remembers this piece's identity (a look-up, not a fingerprint)."""
+        return fingerprint("place", [shard.url for shard in self.shards], self.start, self.stop)
+
+    def version(self) -> str:
+        """Changes when a listing shows that the content may have changed."""
+        return fingerprint("version", [[shard.size, shard.version] for shard in self.shards])
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A run of rows of one piece with its own content digest: the unit in which artifacts are stored.
+
+    Most pieces are one segment; a long compressed shard has one every `segment_bytes` of its
+    decompressed stream, so that a restart resumes inside it.
+    """
+
+    piece: int
+    """Ordinal of the piece in the plan."""
+    index: int
+    """Number of the segment within its piece."""
+    digest: str
+    """xxh3_128 of its rows' bytes: the identity that fingerprints use."""
+    n_rows: int
+    """Physical rows, quarantined ones included."""

@@ -1,0 +1,121 @@
+"""What all tasks of a run share: sent once to every worker."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from dataselect.io.bundle import Bundle, BundleWriter
+from dataselect.io.reader import ReadSpec
+from dataselect.io.store import Store, store_at
+from dataselect.stages import load
+from dataselect.stages.base import Model, Stage
+
+
+@dataclass(frozen=True)
+class StageCall:
+    """How a worker makes a stage: the recipe's `use` and parameters, paths absolute."""
+
+    use: str
+    params: dict[str, Any]
+    folder: str
+
+    def make(self) -> Stage:
+        """The stage."""
+        return load(self.use, Path(self.folder)).model_validate(self.params)
+
+
+@dataclass(frozen=True)
+class OutputCall:
+    """How rows are written; see planning.recipe.OutputSpec."""
+
+    folder: str
+    format: str
+    add: tuple[str, ...]
+    columns: tuple[tuple[str, str], ...]
+    dropped: bool
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything of a run that is the same for all its tasks."""
+
+    read: ReadSpec
+    stages: tuple[StageCall, ...]
+    output: OutputCall
+    work: str
+    sample_share: float = 1.0
+    quarantine_bad_shards: bool = False
+    """Whether a bad shard is reported instead of stopping the run."""
+
+
+@dataclass
+class Context:
+    """A worker's view of the run: stages made once, stores opened once."""
+
+    job: Job
+    report: Callable[[int, int], None] = field(default=lambda n_docs, n_bytes: None)
+    """Called with documents and text bytes done since the last call."""
+
+    @cached_property
+    def stages(self) -> list[Stage]:
+        """The recipe's stages."""
+        return [call.make() for call in self.job.stages]
+
+    @cached_property
+    def work(self) -> Store:
+        """Where artifacts are."""
+        return store_at(self.job.work)
+
+    @cached_property
+    def output(self) -> Store:
+        """Where shards are published."""
+        return store_at(self.job.output.folder, durable=True)
+
+    def bundle(self, name: str) -> Bundle:
+        """An artifact of the work store."""
+        return Bundle(self.work, name)
+
+    def model(self, name: str | None) -> Model:
+        """All arrays of a prepared or fitted artifact, mapped; empty for None."""
+        return {} if name is None else self.bundle(name).arrays()
+
+    def commit(self, name: str, fill: Callable[[BundleWriter], dict[str, Any]]) -> str:
+        """Write an artifact; `fill` adds its sections and returns its meta. Returns its digest."""
+        with self.work.commit(name) as file:
+            writer = BundleWriter(file)
+            writer.finish(fill(writer))
+        return self.bundle(name).digest
+
+
+class Clock:
+    """Seconds by part of a task, and the process's peak memory."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+        self._started = self._last
+
+    def lap(self, part: str) -> None:
+        """Book the time since the last lap on `part`."""
+        now = time.perf_counter()
+        self.seconds[part] = self.seconds.get(part, 0.0) + now - self._last
+        self._last = now
+
+    def figures(self) -> dict[str, Any]:
+        """For the task's result; never part of an artifact."""
+        wall = time.perf_counter() - self._started
+        return {"seconds": self.seconds, "wall_s": wall, "max_rss_bytes": max_rss_bytes(), "pid": os.getpid()}
+
+
+def max_rss_bytes() -> int:
+    """Peak resident memory of this process."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

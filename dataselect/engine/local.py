@@ -1,0 +1,244 @@
+"""The local engine: worker processes that take one task at a time.
+
+Processes come from a fork server that has imported and compiled everything once (fork with Arrow's
+threads deadlocks, spawn costs each worker the imports). A dead worker is seen at once, because the wait
+is on its process sentinel; its task is retried on a new worker, then the run fails with the task's name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import multiprocessing as mp
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+import types
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from dataselect.core.errors import DataselectError
+from dataselect.engine.job import Context, Job
+
+_TRIES = 3
+_REPORT_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Task:
+    """One call of a task function."""
+
+    name: str
+    """For people: 'read raw-0001.jsonl.zst'."""
+    function: str
+    """'module:function' within dataselect.engine; called with (context, call)."""
+    call: Any
+    """Picklable arguments."""
+
+
+Progress = Callable[[int, int], None]
+"""Called with documents and bytes read since the last call."""
+
+
+def default_workers() -> int:
+    """CPUs this process may use: affinity, and the cgroup's quota where there is one."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = open("/sys/fs/cgroup/cpu.max").read().split()
+        if quota != "max":
+            cpus = min(cpus, max(1, int(quota) // int(period)))
+    return cpus
+
+
+class LocalEngine:
+    """Runs tasks on `n_workers` processes; use as a context manager."""
+
+    def __init__(self, job: Job, n_workers: int) -> None:
+        self._job, self._n_workers = job, n_workers
+        self._workers: list[_Worker] = []
+
+    def __enter__(self) -> LocalEngine:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for worker in self._workers:
+            worker.stop()
+        self._workers.clear()
+
+    def run(self, tasks: Sequence[Task], progress: Progress = lambda n_docs, n_bytes: None) -> Iterator[tuple[int, Any]]:
+        """Yield (index of the task, its result) as tasks finish, in any order.
+
+        DataselectError of a task is raised here at once; a task whose worker dies is tried three times.
+        """
+        waiting = deque(range(len(tasks)))
+        deaths = dict.fromkeys(waiting, 0)
+        busy: dict[_Worker, int] = {}
+        while waiting or busy:
+            while waiting and len(busy) < self._n_workers:
+                worker = self._idle_worker(busy)
+                index = waiting.popleft()
+                busy[worker] = index
+                worker.send(tasks[index])
+            for worker in _ready(busy):
+                index = busy[worker]
+                message = worker.receive()
+                if message is None:
+                    del busy[worker]
+                    deaths[index] += 1
+                    self._replace(worker, tasks[index], deaths[index])
+                    waiting.appendleft(index)
+                elif message[0] == "progress":
+                    progress(message[1], message[2])
+                elif message[0] == "error":
+                    raise message[1]
+                else:
+                    del busy[worker]
+                    yield index, message[1]
+
+    def _idle_worker(self, busy: dict[_Worker, int]) -> _Worker:
+        for worker in self._workers:
+            if worker not in busy and worker.alive():
+                return worker
+        worker = _Worker(self._job)
+        self._workers.append(worker)
+        return worker
+
+    def _replace(self, worker: _Worker, task: Task, n_deaths: int) -> None:
+        self._workers.remove(worker)
+        how = worker.stop()
+        if n_deaths >= _TRIES:
+            raise DataselectError(
+                f"{task.name}: its worker process died {n_deaths} times ({how}); often this is the system's "
+                "out-of-memory killer: try fewer --workers or a smaller input.piece_bytes"
+            )
+        print(f"{task.name}: its worker process died ({how}); trying again", file=sys.stderr)
+
+
+def _ready(busy: dict[_Worker, int]) -> list[_Worker]:
+    """Workers with a message or whose process ended."""
+    by_handle = {handle: worker for worker in busy for handle in worker.handles()}
+    return list(dict.fromkeys(by_handle[handle] for handle in wait(list(by_handle))))
+
+
+class _Worker:
+    def __init__(self, job: Job) -> None:
+        context = mp.get_context("forkserver")
+        context.set_forkserver_preload(["dataselect.engine.preload"])
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, job), daemon=True)
+        with _no_main_module():
+            self._process.start()
+        theirs.close()
+
+    def handles(self) -> tuple[Any, int]:
+        """What `wait` takes."""
+        return self._connection, self._process.sentinel
+
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process.is_alive()
+
+    def send(self, task: Task) -> None:
+        """Start a task; a worker that is dead already is noticed by `receive`."""
+        with contextlib.suppress(OSError):
+            self._connection.send(task)
+
+    def receive(self) -> Any:
+        """The next message, or None where the process died."""
+        try:
+            return self._connection.recv() if self._connection.poll() or self.alive() else None
+        except (EOFError, OSError):
+            return None
+
+    def stop(self) -> str:
+        """End the process; says how it ended."""
+        self._connection.close()
+        self._process.join(timeout=0.2)
+        if self._process.is_alive():
+            self._process.terminate()
+            self._process.join(timeout=2)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+        code = self._process.exitcode or 0
+        return f"killed by signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+@contextlib.contextmanager
+def _no_main_module() -> Iterator[None]:
+    """Keep multiprocessing from importing the user's main script again in every worker."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+def _serve(connection: Connection, job: Job) -> None:
+    """A worker's life: tasks until the coordinator is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the coordinator decides
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    tasks: deque[Task] = deque()
+    arrived = threading.Semaphore(0)
+    threading.Thread(target=_receive, args=(connection, tasks, arrived), daemon=True).start()
+    reporter = _Reporter(connection)
+    context = Context(job, reporter.add)
+    while True:
+        arrived.acquire()
+        task = tasks.popleft()
+        try:
+            module, name = task.function.split(":")
+            result = getattr(importlib.import_module(f"dataselect.engine.{module}"), name)(context, task.call)
+            reporter.flush()
+            connection.send(("done", result))
+        except DataselectError as error:
+            connection.send(("error", error))
+        except MemoryError:
+            connection.send(("error", DataselectError(f"{task.name}: out of memory; try fewer --workers")))
+        except Exception as error:
+            text = f"{task.name}: {type(error).__name__}: {error}\n{traceback.format_exc()}"
+            connection.send(("error", TaskFailed(text)))
+
+
+class TaskFailed(DataselectError):
+    """A task failed in a way we did not foresee: the text ends with its traceback, for a bug report."""
+
+
+def _receive(connection: Connection, tasks: deque[Task], arrived: threading.Semaphore) -> None:
+    """Take tasks; when the coordinator is gone, however it went, go too."""
+    try:
+        while True:
+            tasks.append(connection.recv())
+            arrived.release()
+    except (EOFError, OSError):
+        os._exit(1)
+
+
+class _Reporter:
+    """Sends progress a few times a second."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._n_docs = self._n_bytes = 0
+        self._last = time.monotonic()
+
+    def add(self, n_docs: int, n_bytes: int) -> None:
+        """Count; send when the last message is some time ago."""
+        self._n_docs += n_docs
+        self._n_bytes += n_bytes
+        if time.monotonic() - self._last > _REPORT_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what is counted."""
+        if self._n_docs or self._n_bytes:
+            self._connection.send(("progress", self._n_docs, self._n_bytes))
+        self._n_docs = self._n_bytes = 0
+        self._last = time.monotonic()

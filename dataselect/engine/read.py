@@ -1,0 +1,278 @@
+"""Reading tasks: one read of a piece's text, shared by all stages that need it.
+
+Stages run on the rows that earlier filters of the same read kept. What a stage computes over a segment
+is an artifact of its own, so that another threshold or another stage leaves the rest as it is; columns
+that are already there are loaded instead of computed.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+
+from dataselect.core.errors import BadShard
+from dataselect.core.keys import ALL_ROWS, column_name, identity_name
+from dataselect.core.pieces import Piece
+from dataselect.engine.columns import (
+    BaseSink,
+    ColumnSink,
+    KeySink,
+    SampleSink,
+    as_columns,
+    describe_texts,
+    empty_texts,
+    unpack,
+)
+from dataselect.engine.job import Clock, Context
+from dataselect.io.reader import PieceBatch, iter_piece
+from dataselect.stages.base import DedupStage, FittedStage, Stage, Texts
+from dataselect.stages.draws import uniform_draws
+
+BASE = -1
+"""Stands for the base columns among stage indices."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One stage's part in a read."""
+
+    stage: int
+    """Index in the recipe, or BASE."""
+    role: str
+    """'base', 'columns', 'keys' or 'sample'."""
+    chain: str
+    """What the artifact's name depends on besides the segment; see keys.column_name."""
+    model: str | None = None
+    """Artifact with the stage's prepared or fitted model."""
+    sample_share: float = 1.0
+
+
+@dataclass(frozen=True)
+class SegmentCall:
+    """What is known of a segment before the read."""
+
+    digest: str
+    alive: tuple[str, str, str] | None = None
+    """(artifact, section, digest) of the mask of rows that enter the read; None: all good rows."""
+
+
+@dataclass(frozen=True)
+class ReadCall:
+    """Arguments of `read_piece`."""
+
+    piece: Piece
+    calls: tuple[Call, ...]
+    segments: tuple[SegmentCall, ...]
+    """Known segments: of an unread piece none, of an interrupted one those that are committed."""
+    complete: bool
+    """Whether `segments` are all of them."""
+
+
+def read_piece(context: Context, call: ReadCall) -> dict[str, Any]:
+    """Read a piece once and commit every artifact of `call.calls` that is missing.
+
+    Returns {"segments": [...]} and figures; {"bad": message} for a bad shard where the job says so.
+    """
+    try:
+        return _PieceReader(context, call).run()
+    except BadShard as error:
+        if not context.job.quarantine_bad_shards:
+            raise
+        return {"bad": str(error)}
+
+
+def artifact_names(calls: tuple[Call, ...], segment: SegmentCall) -> list[str]:
+    """Artifact of each call over a segment, in order."""
+    alive = ALL_ROWS if segment.alive is None else segment.alive[2]
+    return [column_name(c.chain, segment.digest, alive) for c in calls]
+
+
+class _PieceReader:
+    def __init__(self, context: Context, call: ReadCall) -> None:
+        self._context, self._call = context, call
+        self._clock = Clock()
+        self._models = {c.stage: context.model(c.model) for c in call.calls}
+        self._segments: list[dict[str, Any]] = []
+        self._n_docs = self._n_text_bytes = 0
+
+    def run(self) -> dict[str, Any]:
+        known = self._call.segments
+        skip = 0
+        while skip < len(known) and not self._missing(skip):
+            self._segments.append(self._stored_segment(known[skip]))
+            skip += 1
+        writer: _SegmentWriter | None = None
+        for item in iter_piece(self._call.piece, self._context.job.read, skip):
+            self._clock.lap("read")
+            writer = writer or self._open_segment(len(self._segments))
+            writer.add(item)
+            self._count(item)
+            if item.batch.segment_end is not None:
+                self._close(writer, item.batch.segment_end.digest)
+                writer = None
+        if self._call.complete and len(self._segments) != len(known):
+            raise BadShard(f"{self._call.piece.name}: the shard changed since it was first read; run with --rehash")
+        result = {"segments": self._segments, "n_docs": self._n_docs, "n_text_bytes": self._n_text_bytes}
+        if not self._call.complete:
+            self._remember(complete=True)
+        return result | self._clock.figures()
+
+    def _missing(self, index: int) -> set[int]:
+        names = artifact_names(self._call.calls, self._call.segments[index])
+        return {i for i, name in enumerate(names) if self._context.work.stat(name) is None}
+
+    def _open_segment(self, index: int) -> _SegmentWriter:
+        known = self._call.segments[index] if index < len(self._call.segments) else None
+        missing = set(range(len(self._call.calls))) if known is None else self._missing(index)
+        return _SegmentWriter(self._context, self._call, known, missing, self._models, self._clock)
+
+    def _close(self, writer: _SegmentWriter, digest: str) -> None:
+        index = len(self._segments)
+        if index < len(self._call.segments) and self._call.segments[index].digest != digest:
+            raise BadShard(f"{self._call.piece.name}: the content changed although size and time did not; use --rehash")
+        self._segments.append(writer.commit(digest))
+        self._clock.lap("commit")
+        if not self._call.complete:
+            self._remember(complete=False)
+
+    def _stored_segment(self, known: SegmentCall) -> dict[str, Any]:
+        base = next((c for c in self._call.calls if c.role == "base"), None)
+        if base is None:
+            return {"digest": known.digest}
+        return {"digest": known.digest, "n_rows": self._context.bundle(column_name(base.chain, known.digest)).meta["n_rows"]}
+
+    def _remember(self, *, complete: bool) -> None:
+        remember_identity(self._context, self._call.piece, self._segments, complete=complete)
+
+    def _count(self, item: PieceBatch) -> None:
+        n_text_bytes = item.batch.texts.nbytes - 8 * len(item.batch.texts)
+        self._n_docs += item.batch.n_rows
+        self._n_text_bytes += n_text_bytes
+        self._context.report(item.batch.n_rows, item.batch.n_bytes_read)
+
+
+class _SegmentWriter:
+    """All stages of a read over one segment."""
+
+    def __init__(
+        self,
+        context: Context,
+        call: ReadCall,
+        known: SegmentCall | None,
+        missing: set[int],
+        models: dict[int, Any],
+        clock: Clock,
+    ) -> None:
+        self._context, self._calls, self._missing = context, call.calls, missing
+        self._models, self._clock = models, clock
+        self._n_rows = 0
+        self._alive = None if known is None or known.alive is None else context.bundle(known.alive[0]).array(known.alive[1])
+        self._alive_digest = ALL_ROWS if known is None or known.alive is None else known.alive[2]
+        self._sinks = {i: self._sink(c.role) for i, c in enumerate(call.calls) if i in missing}
+        self._stored = {}
+        last = max(missing, default=-1)
+        for i, c in enumerate(call.calls[:last]):
+            if i not in missing and c.role == "columns" and known is not None:
+                self._stored[i] = context.bundle(artifact_names(call.calls, known)[i]).table("columns")
+        self._last = last
+        needs = any(call.calls[i].role in ("base", "sample") for i in missing)
+        self._needs_keys = needs or (self._alive is None and context.job.sample_share < 1)
+
+    def _sink(self, role: str) -> BaseSink | ColumnSink | KeySink | SampleSink:
+        if role == "base":
+            return BaseSink(self._context.job.read.id is not None)
+        return {"columns": ColumnSink, "keys": KeySink, "sample": SampleSink}[role]()
+
+    def add(self, item: PieceBatch) -> None:
+        """Run the stages on one batch."""
+        batch = item.batch
+        self._n_rows = max(self._n_rows, batch.first_row + batch.n_rows)
+        arrays = describe_texts(batch.texts, batch.ids) if self._needs_keys else {}
+        alive = self._enter(batch.rows, arrays.get("key"))
+        self._clock.lap("base")
+        if 0 in self._sinks and self._calls[0].role == "base":
+            cast("BaseSink", self._sinks[0]).add(item.shard, batch, arrays, alive)
+        texts, rows = Texts(batch.texts, arrays.get("key")).take(alive), batch.rows[alive]
+        for i, call in enumerate(self._calls[: self._last + 1]):
+            if call.role != "base" and len(texts):
+                kept = self._run_stage(i, call, texts, rows)
+                self._clock.lap(f"{call.stage}:{self._context.stages[call.stage].use}")
+                if not kept.all():
+                    texts, rows = texts.take(kept), rows[kept]
+
+    def _enter(self, rows: np.ndarray, keys: np.ndarray | None) -> np.ndarray:
+        """bool[n]: rows that take part in this read."""
+        if self._alive is not None:
+            return unpack(self._alive, 8 * len(self._alive))[rows]
+        share = self._context.job.sample_share
+        return np.ones(len(rows), bool) if keys is None or share >= 1 else uniform_draws(keys, 0, "sample run") < share
+
+    def _run_stage(self, i: int, call: Call, texts: Texts, rows: np.ndarray) -> np.ndarray:
+        """Feed the stage's sink; returns which of the rows go on to the next stage of this read."""
+        stage: Stage = self._context.stages[call.stage]
+        sink = self._sinks.get(i)
+        everything = np.ones(len(rows), bool)
+        if isinstance(sink, KeySink):
+            sink.add(rows, cast("DedupStage", stage).dedup_keys(texts))
+        elif isinstance(sink, SampleSink):
+            sink.add(rows, cast("FittedStage", stage).sample(texts, call.sample_share))
+        if call.role != "columns":
+            return everything
+        if i in self._stored:
+            columns = as_columns(self._stored[i].take(rows))
+        else:
+            columns = dict(stage.columns(texts, self._models[call.stage]))
+        if isinstance(sink, ColumnSink):
+            sink.add(rows, columns)
+        for broken in stage.keep(columns).values():
+            everything &= ~broken
+        return everything
+
+    def commit(self, digest: str) -> dict[str, Any]:
+        """Write every missing artifact of the segment."""
+        for i, sink in self._sinks.items():
+            call = self._calls[i]
+            if isinstance(sink, ColumnSink):
+                stage = self._context.stages[call.stage]
+                sink.add(np.empty(0, np.int64), stage.columns(empty_texts(), self._models[call.stage]))
+            name = column_name(call.chain, digest, self._alive_digest)
+            self._context.commit(name, lambda writer, sink=sink: sink.write(writer, self._n_rows))
+        return {"digest": digest, "n_rows": self._n_rows}
+
+
+def remember_identity(context: Context, piece: Piece, segments: list[dict[str, Any]], *, complete: bool) -> None:
+    """Record what a piece holds, so that a later listing can name its segments without reading it."""
+    record = {"version": piece.version(), "segments": segments, "complete": complete}
+    with context.work.commit(identity_name(piece.place())) as file:
+        file.write(json.dumps(record).encode())
+
+
+@dataclass(frozen=True)
+class IdentifyCall:
+    """Arguments of `identify_piece`."""
+
+    piece: Piece
+
+
+def identify_piece(context: Context, call: IdentifyCall) -> dict[str, Any]:
+    """Digests of a piece whose listing changed, without parsing: it is known again where its content is.
+
+    Returns {"segments": [...]}; {"bad": message} for a bad shard where the job says so.
+    """
+    clock = Clock()
+    segments = []
+    try:
+        for item in iter_piece(call.piece, context.job.read, parse=False):
+            context.report(0, item.batch.n_bytes_read)
+            end = item.batch.segment_end
+            if end is not None:
+                segments.append({"digest": end.digest, "n_rows": end.n_rows})
+    except BadShard as error:
+        if not context.job.quarantine_bad_shards:
+            raise
+        return {"bad": str(error)}
+    remember_identity(context, call.piece, segments, complete=True)
+    return {"segments": segments} | clock.figures()

@@ -1,0 +1,121 @@
+"""What became of every row of a segment: the stages in order, from stored columns and barriers' answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from dataselect.engine.columns import stored_columns, unpack
+from dataselect.engine.job import Context
+from dataselect.io.bundle import Bundle
+from dataselect.stages.base import PoolBatch, SelectStage
+
+QUARANTINED = -1
+KEPT = -2
+UNSAMPLED = -3
+
+
+@dataclass(frozen=True)
+class SegmentRefs:
+    """Artifacts of one segment, by stage index."""
+
+    piece: int
+    index: int
+    n_rows: int
+    base: str
+    columns: dict[int, str] = field(default_factory=dict)
+    """MapStage and FittedStage: artifact with their columns."""
+    barriers: dict[int, tuple[str, int]] = field(default_factory=dict)
+    """DedupStage and SelectStage: (artifact, number of the segment in it)."""
+
+
+@dataclass
+class Resolution:
+    """State of a segment's rows after some stages."""
+
+    ended: np.ndarray
+    """int16[n_rows]: index of the stage that dropped the row; QUARANTINED, UNSAMPLED or KEPT."""
+    reasons: dict[int, pa.Array]
+    """Stage index -> string[n_rows], null where the stage did not drop the row."""
+    flow: list[dict[str, Any]]
+    """For every stage: documents, bytes and words in, and by rule dropped."""
+
+    @property
+    def alive(self) -> np.ndarray:
+        """bool[n_rows]"""
+        return self.ended == KEPT
+
+
+def resolve(context: Context, refs: SegmentRefs, upto: int) -> Resolution:
+    """Apply stages 0 .. upto - 1 to a segment."""
+    base = context.bundle(refs.base)
+    good = unpack(base.array("good"), refs.n_rows)
+    ended = np.where(good, KEPT, UNSAMPLED).astype(np.int16)
+    ended[base.table("bad")["row"].to_numpy()] = QUARANTINED
+    out = Resolution(ended, {}, [])
+    sizes = {name: base.array(name) if name in base else np.zeros(refs.n_rows, np.int32) for name in ("n_bytes", "n_words")}
+    for stage in range(upto):
+        alive = out.alive
+        rules = _broken_rules(context, refs, stage, alive)
+        out.flow.append(_apply(out, stage, alive, rules, sizes))
+    return out
+
+
+def _broken_rules(context: Context, refs: SegmentRefs, stage: int, alive: np.ndarray) -> dict[str, np.ndarray]:
+    """Rule -> bool[alive rows]."""
+    if stage in refs.columns:
+        columns = stored_columns(context.bundle(refs.columns[stage]), alive)
+        return context.stages[stage].keep(columns)
+    if stage in refs.barriers:
+        name, number = refs.barriers[stage]
+        kept = unpack(context.bundle(name).array(f"keep/{number}"), refs.n_rows)
+        reason = "not selected" if isinstance(context.stages[stage], SelectStage) else "duplicate"
+        return {reason: ~kept[alive]}
+    return {}
+
+
+def _apply(
+    out: Resolution, stage: int, alive: np.ndarray, rules: dict[str, np.ndarray], sizes: dict[str, np.ndarray]
+) -> dict[str, Any]:
+    """Drop the rows that break a rule, by the first one they break; returns the stage's figures."""
+    rows = np.flatnonzero(alive)
+    flow: dict[str, Any] = {"in": _totals(rows, sizes), "dropped": {}}
+    reasons = np.full(len(rows), -1, np.int16)
+    for number, (rule, broken) in enumerate(rules.items()):
+        first = np.asarray(broken, bool) & (reasons < 0)
+        reasons[first] = number
+        flow["dropped"][rule] = _totals(rows[first], sizes)
+    out.ended[rows[reasons >= 0]] = stage
+    if (reasons >= 0).any():
+        dense = np.full(len(alive), -1, np.int16)
+        dense[rows] = reasons
+        out.reasons[stage] = pa.array(list(rules), pa.string()).take(pa.array(dense, mask=dense < 0))
+    flow["out"] = _totals(rows[reasons < 0], sizes)
+    return flow
+
+
+def _totals(rows: np.ndarray, sizes: dict[str, np.ndarray]) -> dict[str, int]:
+    sums = {name: int(values[rows].sum(dtype=np.int64)) for name, values in sizes.items()}
+    return {"docs": len(rows), **sums}
+
+
+def pool_batch(context: Context, refs: SegmentRefs, stage: SelectStage | None, column_stage: int | None, alive: np.ndarray) -> PoolBatch:
+    """What a SelectStage sees of a segment's alive rows."""
+    base = context.bundle(refs.base)
+    values = None
+    if stage is not None and column_stage is not None:
+        name = stage.input_columns()[0]
+        values = np.asarray(stored_columns(context.bundle(refs.columns[column_stage]), alive)[name], np.float64)
+    return PoolBatch(
+        values,
+        _rows(base, "key", alive, (0, 2), np.uint64),
+        _rows(base, "n_bytes", alive, (0,), np.int32).astype(np.int64),
+        _rows(base, "n_words", alive, (0,), np.int32).astype(np.int64),
+    )
+
+
+def _rows(base: Bundle, name: str, alive: np.ndarray, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    return base.array(name)[alive] if name in base else np.empty(shape, dtype)

@@ -1,0 +1,446 @@
+"""Writing tasks: the last read of a piece. JSONL rows pass through as bytes; nothing is parsed for them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+
+from dataselect.core.keys import artifact_name
+from dataselect.core.pieces import SUFFIXES, Piece
+from dataselect.engine.job import Clock, Context
+from dataselect.engine.resolve import KEPT, QUARANTINED, UNSAMPLED, Resolution, SegmentRefs, pool_batch, resolve
+from dataselect.io.batch import TextSpec
+from dataselect.io.json_line import parse_line
+from dataselect.io.lines import LineBlock, iter_line_blocks
+from dataselect.io.parquet import compression_of, iter_parquet_tables
+from dataselect.io.reader import ShardSource
+from dataselect.io.writers import HashingFile, LineWriter, TableWriter, json_line, spliced
+from dataselect.stages.base import SelectStage
+
+DROPPED_BY, REASON = "_dropped_by", "_reason"
+"""Fields that a dropped row gets."""
+
+
+@dataclass(frozen=True)
+class WriteCall:
+    """Arguments of `write_piece`."""
+
+    piece: Piece
+    segments: tuple[SegmentRefs, ...]
+    column_stages: tuple[tuple[str, int], ...]
+    """Column name -> index of the stage that adds it."""
+    generation: str | None
+    """Folder of the output to write to; None writes nothing and only counts (sample runs)."""
+    record: str
+    """Key under which the work store remembers what was written."""
+    stem: str
+    """Name of the output shard without its ending."""
+
+
+def record_name(key: str) -> str:
+    """Work-store name of a write record."""
+    return artifact_name("written", key) + ".json"
+
+
+def write_piece(context: Context, call: WriteCall) -> dict[str, Any]:
+    """Write a piece's kept rows, its decisions, and (where asked) its dropped and quarantined rows.
+
+    Returns the files with their digests, and the piece's ledger; the same record goes to the work store
+    after all files are committed.
+    """
+    clock = Clock()
+    resolved = [resolve(context, refs, len(context.stages)) for refs in call.segments]
+    clock.lap("resolve")
+    record: dict[str, Any] = {"piece": call.piece.name, "ledger": _ledger(context, call, resolved), "files": {}}
+    if call.generation is not None:
+        writer = _PieceWriter(context, call, resolved)
+        record["files"]["decisions"] = writer.write_decisions()
+        clock.lap("decisions")
+        record["files"] |= writer.write_rows()
+        clock.lap("write")
+        record["generation"] = call.generation
+        with context.work.commit(record_name(call.record)) as file:
+            file.write(json.dumps(record).encode())
+    return {"record": record} | clock.figures()
+
+
+def _ledger(context: Context, call: WriteCall, resolved: list[Resolution]) -> dict[str, Any]:
+    """Rows by what became of them, the flow through every stage, and a digest of the kept rows."""
+    ended = np.concatenate([r.ended for r in resolved]) if resolved else np.empty(0, np.int16)
+    bad: dict[str, int] = {}
+    for refs in call.segments:
+        counts = context.bundle(refs.base).table("bad")["reason"].value_counts().to_pylist()
+        for item in counts:
+            bad[item["values"]] = bad.get(item["values"], 0) + item["counts"]
+    return {
+        "rows_in": len(ended),
+        "rows_kept": int((ended == KEPT).sum()),
+        "rows_dropped": int((ended >= 0).sum()),
+        "rows_quarantined": int((ended == QUARANTINED).sum()),
+        "rows_unsampled": int((ended == UNSAMPLED).sum()),
+        "quarantined": dict(sorted(bad.items())),
+        "stages": reduce(add_ledgers, (r.flow for r in resolved)),
+        "row_digest": _row_digest(context, call, resolved),
+    }
+
+
+def add_ledgers(a: Any, b: Any) -> Any:
+    """Sum of two nested structures of numbers; dictionaries by key, lists item by item."""
+    if isinstance(a, dict):
+        return {key: add_ledgers(a[key], b[key]) if key in a and key in b else a.get(key, b.get(key)) for key in a | b}
+    if isinstance(a, list):
+        return [add_ledgers(x, y) for x, y in zip(a, b, strict=True)]
+    return a + b
+
+
+def _row_digest(context: Context, call: WriteCall, resolved: list[Resolution]) -> list[int]:
+    """Two sums mod 2^64 over the kept rows' id and text hashes: the same for any cut into pieces."""
+    sums = np.zeros(2, np.uint64)
+    for refs, r in zip(call.segments, resolved, strict=True):
+        base = context.bundle(refs.base)
+        if "key" in base:
+            text_hash, key = base.array("text_hash")[r.alive], base.array("key")[r.alive]
+            mixed = (text_hash ^ (key * np.uint64(0x9E3779B97F4A7C15))) * np.uint64(0xC2B2AE3D27D4EB4F)
+            sums += (mixed ^ (mixed >> np.uint64(29))).sum(axis=0, dtype=np.uint64)
+    return [int(s) for s in sums]
+
+
+class _PieceWriter:
+    def __init__(self, context: Context, call: WriteCall, resolved: list[Resolution]) -> None:
+        self._context, self._call, self._resolved = context, call, resolved
+        self._output = context.job.output
+        self._piece = call.piece
+
+    # Decisions -------------------------------------------------------------------------------------
+
+    def write_decisions(self) -> dict[str, Any]:
+        """One row per input row: what became of it and why, its scores, and whose duplicate it is."""
+        name = f"{self._call.generation}/decisions/{self._piece.name}.parquet"
+        schema = None
+        first_row = 0
+        with self._context.output.commit(name) as file:
+            out = HashingFile(file)
+            with ExitStack() as stack:
+                writer: TableWriter | None = None
+                for refs, resolution in zip(self._call.segments, self._resolved, strict=True):
+                    table = self._decisions(refs, resolution, first_row)
+                    if writer is None:
+                        schema = table.schema
+                        writer = stack.enter_context(TableWriter(out, schema))
+                    writer.write(table.cast(schema))
+                    first_row += refs.n_rows
+        return {"name": name, "n_bytes": out.n_bytes, "digest": out.digest(), "rows": first_row}
+
+    def _decisions(self, refs: SegmentRefs, resolution: Resolution, first_row: int) -> pa.Table:
+        n_rows, ended = refs.n_rows, resolution.ended
+        base = self._context.bundle(refs.base)
+        shard, row = self._places(refs, first_row)
+        ids = base.table("ids")["id"].combine_chunks() if "ids" in base else pa.nulls(n_rows, pa.large_string())
+        columns: dict[str, Any] = {
+            "shard": shard,
+            "part": pa.array(np.full(n_rows, self._piece.part, np.int32)),
+            "row": row,
+            "id": ids,
+            "stage": self._ended_by(ended),
+            "reason": self._reasons(refs, resolution),
+            "copies": pa.array((ended == KEPT).astype(np.int32)),
+        }
+        columns |= self._duplicates(refs, n_rows)
+        columns |= self._scores(refs)
+        draw = self._draws(refs, resolution)
+        return pa.table(columns | ({} if draw is None else {"draw": draw}))
+
+    def _places(self, refs: SegmentRefs, first_row: int) -> tuple[pa.Array, pa.Array]:
+        """Shard name and row of every row: within the shard for groups, else within the piece."""
+        names = [shard.name for shard in self._piece.shards]
+        if len(names) == 1:
+            index = np.zeros(refs.n_rows, np.int32)
+            rows = np.arange(first_row, first_row + refs.n_rows, dtype=np.int64)
+        else:
+            shard_rows = np.array(self._context.bundle(refs.base).meta["shard_rows"], np.int64)
+            index = np.repeat(np.arange(len(shard_rows), dtype=np.int32), shard_rows)
+            rows = np.arange(refs.n_rows) - np.repeat(np.cumsum(shard_rows) - shard_rows, shard_rows)
+        return pa.DictionaryArray.from_arrays(pa.array(index), pa.array(names, pa.string())), pa.array(rows)
+
+    def _ended_by(self, ended: np.ndarray) -> pa.Array:
+        names = ["quarantine", "not sampled", *_stage_names(self._context)]
+        codes = np.select([ended == QUARANTINED, ended == UNSAMPLED, ended >= 0], [0, 1, ended + 2], 0)
+        indices = pa.array(codes.astype(np.int32), mask=ended == KEPT)
+        return pa.DictionaryArray.from_arrays(indices, pa.array(names, pa.string()))
+
+    def _reasons(self, refs: SegmentRefs, resolution: Resolution) -> pa.Array:
+        bad = self._context.bundle(refs.base).table("bad")
+        index = np.full(refs.n_rows, -1, np.int64)
+        index[bad["row"].to_numpy()] = np.arange(len(bad))
+        texts = pa.compute.binary_join_element_wise(bad["reason"], bad["detail"], ": ").combine_chunks()
+        reasons = texts.take(pa.array(index, mask=index < 0))
+        for dropped in resolution.reasons.values():
+            reasons = pa.compute.coalesce(reasons, dropped)
+        return reasons
+
+    def _duplicates(self, refs: SegmentRefs, n_rows: int) -> dict[str, pa.Array]:
+        """duplicate_of_shard, _part, _row; null where the row is no dropped duplicate."""
+        tables = []
+        for name, number in refs.barriers.values():
+            bundle = self._context.bundle(name)
+            if f"dups/{number}" in bundle:
+                tables.append(bundle.table(f"dups/{number}"))
+        if not tables:
+            return {}
+        table = pa.concat_tables(tables)
+        index = np.full(n_rows, -1, np.int64)
+        # A row that an earlier stage dropped is alone in its group later, so no row stands in two tables.
+        index[table["row"].to_numpy()] = np.arange(len(table))
+        taken = table.take(pa.array(index, mask=index < 0))
+        names = {"shard": "duplicate_of_shard", "part": "duplicate_of_part", "shard_row": "duplicate_of_row"}
+        return {new: taken[old].combine_chunks() for old, new in names.items()}
+
+    def _scores(self, refs: SegmentRefs) -> dict[str, pa.Array]:
+        out = {}
+        for stage in sorted(refs.columns):
+            table = self._context.bundle(refs.columns[stage]).table("columns")
+            out |= {name: table[name].combine_chunks() for name in table.column_names}
+        return out
+
+    def _draws(self, refs: SegmentRefs, resolution: Resolution) -> pa.Array | None:
+        """The uniform draw behind the last selection that used one, for the rows that reached it."""
+        for i in reversed(range(len(self._context.stages))):
+            stage = self._context.stages[i]
+            if not isinstance(stage, SelectStage):
+                continue
+            reached = (resolution.ended == KEPT) | (resolution.ended >= i)
+            draws = stage.draws(pool_batch(self._context, refs, None, None, reached).keys)
+            if draws is not None:
+                dense = np.zeros(refs.n_rows)
+                dense[reached] = draws
+                return pa.array(dense, mask=~reached)
+        return None
+
+    # Rows --------------------------------------------------------------------------------------------
+
+    def write_rows(self) -> dict[str, Any]:
+        """shards/, and where there are any and they are asked for dropped/ and quarantine/."""
+        with ExitStack() as stack:
+            outputs = {"shards": _RowFile(self, stack, "shards", self._output_suffix())}
+            if self._output.dropped:
+                outputs["dropped"] = _RowFile(self, stack, "dropped", self._piece.suffix)
+            outputs["quarantine"] = _RowFile(self, stack, "quarantine", self._piece.suffix)
+            if self._piece.format == "parquet":
+                self._pass_tables(outputs)
+            else:
+                self._pass_lines(outputs)
+            for output in outputs.values():
+                output.close()
+            return {kind: output.entry() for kind, output in outputs.items() if output.n_rows}
+
+    def _output_suffix(self) -> str:
+        return self._piece.suffix if self._output.format == "same" else "." + self._output.format
+
+    def path(self, kind: str, suffix: str) -> str:
+        """Name in the output store."""
+        stem = self._call.stem if kind == "shards" else self._piece.stem
+        return f"{self._call.generation}/{kind}/{stem}{suffix}"
+
+    def _pass_lines(self, outputs: dict[str, _RowFile]) -> None:
+        for segment, first_row, block in self._line_blocks():
+            self._context.report(block.n_rows, block.n_bytes)
+            rows = np.arange(first_row, first_row + block.n_rows)
+            if block.too_long_bytes is not None:
+                continue
+            ended = self._resolved[segment].ended[rows]
+            self._put_kept_lines(outputs["shards"], segment, rows[ended == KEPT], block, ended == KEPT)
+            if "dropped" in outputs:
+                dropped = ended >= 0
+                fields = self._drop_fields(segment, rows[dropped])
+                lines = (block.data[s:e].tobytes() for s, e in _spans(block, dropped))
+                for line, added in zip(lines, fields, strict=True):
+                    outputs["dropped"].lines(spliced(line, added) + b"\n", 1)
+            bad = ended == QUARANTINED
+            for start, end in _spans(block, bad):
+                outputs["quarantine"].lines(block.data[start:end].tobytes() + b"\n", 1)
+
+    def _line_blocks(self) -> Iterator[tuple[int, int, LineBlock]]:
+        """(segment, row within the segment of the block's first row, block); a group's shards run on."""
+        read = self._context.job.read
+        first = 0
+        for shard in self._piece.shards:
+            n_rows = 0
+            for block in iter_line_blocks(
+                ShardSource(shard),
+                codec=self._piece.codec,
+                start=self._piece.start,
+                stop=self._piece.stop,
+                segment_bytes=read.segment_bytes if len(self._piece.shards) == 1 else None,
+                max_row_bytes=read.max_row_bytes,
+            ):
+                n_rows += block.n_rows
+                yield block.segment, first + block.first_row, block
+            first += n_rows
+
+    def _put_kept_lines(self, out: _RowFile, segment: int, rows: np.ndarray, block: LineBlock, kept: np.ndarray) -> None:
+        if not len(rows):
+            return
+        if out.suffix == ".parquet":
+            lines = [block.data[s:e].tobytes() for s, e in _spans(block, kept)]
+            out.table(self._converted(lines, self._added(segment, rows)), np.array([len(x) for x in lines]))
+            return
+        added = self._added(segment, rows)
+        if added is None:
+            out.lines(_joined(block, kept), len(rows))
+            return
+        fields = added.to_pylist()
+        for (start, end), values in zip(_spans(block, kept), fields, strict=True):
+            out.lines(spliced(block.data[start:end].tobytes(), values) + b"\n", 1)
+
+    def _added(self, segment: int, rows: np.ndarray) -> pa.Table | None:
+        """The score columns that the recipe adds to kept rows."""
+        if not self._output.add:
+            return None
+        refs, stage_of = self._call.segments[segment], dict(self._call.column_stages)
+        take = pa.array(rows)
+        tables = {name: self._context.bundle(refs.columns[stage_of[name]]).table("columns") for name in self._output.add}
+        return pa.table({name: table[name].take(take) for name, table in tables.items()})
+
+    def _drop_fields(self, segment: int, rows: np.ndarray) -> list[dict[str, Any]]:
+        resolution = self._resolved[segment]
+        names = _stage_names(self._context)
+        reasons = self._reasons(self._call.segments[segment], resolution).take(pa.array(rows)).to_pylist()
+        stages = [names[i] for i in resolution.ended[rows]]
+        return [{DROPPED_BY: stage, REASON: reason} for stage, reason in zip(stages, reasons, strict=True)]
+
+    def _converted(self, lines: list[bytes], added: pa.Table | None) -> pa.Table:
+        """id, text, the declared columns, scores, and the untouched row; types never depend on the data."""
+        read = self._context.job.read
+        text = TextSpec.of(read.text)
+        parsed = [cast("tuple[str, str | None]", parse_line(line, text, read.id)) for line in lines]
+        columns: dict[str, Any] = {}
+        if read.id is not None:
+            columns["id"] = pa.array([row_id for _, row_id in parsed], pa.large_string())
+        columns["text"] = pa.array([row_text for row_text, _ in parsed], pa.large_string())
+        declared = dict(self._output.columns)
+        if declared:
+            objects = [json.loads(line) for line in lines]
+            for name, kind in declared.items():
+                columns[name] = pa.array([_typed(row.get(name), kind) for row in objects], _ARROW[kind])
+        if added is not None:
+            columns |= {name: added[name].combine_chunks() for name in added.column_names}
+        columns["_row"] = pa.array([line.decode() for line in lines], pa.large_string())
+        return pa.table(columns)
+
+    def _pass_tables(self, outputs: dict[str, _RowFile]) -> None:
+        source = ShardSource(self._piece.shards[0])
+        base = self._context.bundle(self._call.segments[0].base)
+        n_bytes = base.array("n_bytes") if "n_bytes" in base else np.zeros(self._call.segments[0].n_rows, np.int32)
+        for output in outputs.values():
+            output.compression = compression_of(source)
+        for first_row, table in iter_parquet_tables(source, self._piece.row_groups):
+            self._context.report(len(table), table.nbytes)
+            rows = np.arange(first_row, first_row + len(table))
+            ended = self._resolved[0].ended[rows]
+            self._put_kept_table(outputs["shards"], table, rows[ended == KEPT], ended == KEPT, n_bytes)
+            if "dropped" in outputs:
+                dropped = ended >= 0
+                taken, fields = table.filter(pa.array(dropped)), self._drop_fields(0, rows[dropped])
+                for name in (DROPPED_BY, REASON):
+                    taken = taken.append_column(name, pa.array([f[name] for f in fields], pa.string()))
+                outputs["dropped"].table(taken, n_bytes[rows[dropped]])
+            bad = ended == QUARANTINED
+            outputs["quarantine"].table(table.filter(pa.array(bad)), n_bytes[rows[bad]])
+
+    def _put_kept_table(self, out: _RowFile, table: pa.Table, rows: np.ndarray, kept: np.ndarray, n_bytes: np.ndarray) -> None:
+        if not len(rows):
+            return
+        taken, added = table.filter(pa.array(kept)), self._added(0, rows)
+        for name in added.column_names if added is not None else ():
+            taken = taken.append_column(name, cast("pa.Table", added)[name])
+        if out.suffix == ".parquet":
+            out.table(taken, n_bytes[rows])
+        else:
+            for row in taken.to_pylist():
+                out.lines(json_line(row), 1)
+
+
+class _RowFile:
+    """One output file of a piece, made when its first row comes."""
+
+    def __init__(self, owner: _PieceWriter, stack: ExitStack, kind: str, suffix: str) -> None:
+        self._owner, self._stack = owner, stack
+        self._name = owner.path(kind, suffix)
+        self.suffix = suffix
+        self.compression = "zstd"
+        self.n_rows = 0
+        self._out: HashingFile | None = None
+        self._writer: LineWriter | TableWriter | None = None
+
+    def _file(self) -> HashingFile:
+        if self._out is None:
+            self._out = HashingFile(self._stack.enter_context(self._owner._context.output.commit(self._name)))
+        return self._out
+
+    def lines(self, data: bytes, n_rows: int) -> None:
+        """Whole lines with their newlines."""
+        if self._writer is None:
+            self._writer = LineWriter(self._file(), SUFFIXES[self.suffix][1])
+        cast("LineWriter", self._writer).write(data)
+        self.n_rows += n_rows
+
+    def table(self, table: pa.Table, n_bytes: np.ndarray) -> None:
+        """Rows of a Parquet file, with their text sizes."""
+        if not len(table):
+            return
+        if self._writer is None:
+            self._writer = TableWriter(self._file(), table.schema, self.compression)
+        cast("TableWriter", self._writer).write(table, n_bytes)
+        self.n_rows += len(table)
+
+    def close(self) -> None:
+        """Complete the file; it is committed when the stack closes."""
+        if self._writer is not None:
+            self._writer.close()
+
+    def entry(self) -> dict[str, Any]:
+        """For the manifest."""
+        assert self._out is not None
+        return {"name": self._name, "rows": self.n_rows, "n_bytes": self._out.n_bytes, "digest": self._out.digest()}
+
+
+_ARROW = {"string": pa.large_string(), "int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_()}
+_PYTHON: dict[str, type | tuple[type, ...]] = {"string": str, "int64": int, "float64": (int, float), "bool": bool}
+
+
+def _typed(value: Any, kind: str) -> Any:
+    """The value, or null where it is not of the declared type (`_row` still holds it)."""
+    fits = isinstance(value, _PYTHON[kind]) and (kind == "bool" or not isinstance(value, bool))
+    return value if fits else None
+
+
+def _stage_names(context: Context) -> list[str]:
+    return [stage.use for stage in context.stages]
+
+
+def _spans(block: LineBlock, mask: np.ndarray) -> Iterator[tuple[int, int]]:
+    return zip(block.starts[mask].tolist(), block.ends[mask].tolist(), strict=True)
+
+
+def _joined(block: LineBlock, kept: np.ndarray) -> bytes:
+    """Kept lines with their newlines; neighbours are copied in one go."""
+    index = np.flatnonzero(kept)
+    next_start = np.append(block.starts[1:], -1)
+    breaks = (np.diff(index) != 1) | (block.ends[index[:-1]] + 1 != next_start[index[:-1]])
+    first = index[np.concatenate([[True], breaks])]
+    last = index[np.concatenate([breaks, [True]])]
+    parts = []
+    for start, end in zip(block.starts[first].tolist(), block.ends[last].tolist(), strict=True):
+        parts.append(block.data[start : end + 1].tobytes())
+        if end == len(block.data):
+            parts.append(b"\n")
+    return b"".join(parts)
+
+

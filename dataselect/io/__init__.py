@@ -1,0 +1,1 @@
+"""Shards to batches and back, and the store that artifacts live in. Knows nothing of stages."""

@@ -1,0 +1,140 @@
+"""An artifact: named sections in one file, with an index and digests at its end.
+
+Layout: section bytes, each padded to 64 (so that arrays can be mapped), the index as JSON, its length
+as 8 bytes little-endian, its BLAKE2b-64, and the magic. One file a task keeps inodes and objects few,
+and any section can be read alone by its range.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+from collections.abc import Mapping
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import xxhash
+
+from dataselect.core.errors import DataselectError
+from dataselect.core.fingerprint import fingerprint
+from dataselect.io.store import Store
+
+MAGIC = b"dselect1"
+_TAIL = 8 + 8 + len(MAGIC)
+_ALIGN = 64
+_TAIL_GUESS = 16 << 10  # one read gets the index of nearly every bundle
+
+
+class BundleWriter:
+    """Writes sections in order; `finish` closes the bundle with its index."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._offset = 0
+        self._sections: dict[str, dict[str, Any]] = {}
+
+    def add_array(self, name: str, array: np.ndarray) -> None:
+        """A numpy array of any shape and plain dtype."""
+        array = np.ascontiguousarray(array)
+        self._add(name, array.reshape(-1).view(np.uint8).data, dtype=array.dtype.str, shape=list(array.shape))
+
+    def add_table(self, name: str, table: pa.Table) -> None:
+        """An Arrow table, as one IPC stream of one batch (so that the bytes depend on its values alone)."""
+        sink = pa.BufferOutputStream()
+        table = table.combine_chunks()
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+        self._add(name, sink.getvalue())
+
+    def _add(self, name: str, data: Any, **extra: Any) -> None:
+        digest = xxhash.xxh3_128_hexdigest(data)
+        length = memoryview(data).nbytes
+        self._sections[name] = {"offset": self._offset, "length": length, "digest": digest, **extra}
+        self._file.write(data)
+        padding = -length % _ALIGN
+        self._file.write(bytes(padding))
+        self._offset += length + padding
+
+    def finish(self, meta: Mapping[str, Any]) -> None:
+        """Write the index; `meta` is small JSON that readers of the bundle need."""
+        index = json.dumps({"sections": self._sections, "meta": meta}, separators=(",", ":")).encode()
+        check = hashlib.blake2b(index, digest_size=8).digest()
+        self._file.write(index + len(index).to_bytes(8, "little") + check + MAGIC)
+
+
+class Bundle:
+    """A committed artifact. Opening reads the index only; sections are read when asked for."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        """FileNotFoundError where there is none; DataselectError where it is torn."""
+        self._store, self._name = store, name
+        self._map: mmap.mmap | None = None
+        with store.open(name) as file:
+            size = file.seek(0, 2)
+            start = max(0, size - _TAIL_GUESS)
+            file.seek(start)
+            tail = file.read()
+            index = self._index(tail)
+            if len(index) < int.from_bytes(tail[-_TAIL : -_TAIL + 8], "little"):
+                file.seek(size - _TAIL - int.from_bytes(tail[-_TAIL : -_TAIL + 8], "little"))
+                tail = file.read()
+                index = self._index(tail)
+        if hashlib.blake2b(index, digest_size=8).digest() != tail[-_TAIL + 8 : -len(MAGIC)]:
+            raise self._torn()
+        parsed = json.loads(index)
+        self._sections: dict[str, dict[str, Any]] = parsed["sections"]
+        self.meta: dict[str, Any] = parsed["meta"]
+
+    def _index(self, tail: bytes) -> bytes:
+        if len(tail) < _TAIL or tail[-len(MAGIC) :] != MAGIC:
+            raise self._torn()
+        length = int.from_bytes(tail[-_TAIL : -_TAIL + 8], "little")
+        return tail[max(0, len(tail) - _TAIL - length) : -_TAIL]
+
+    def _torn(self) -> DataselectError:
+        return DataselectError(f"{self._store.url}/{self._name}: not a complete artifact; delete it and run again")
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._sections
+
+    @property
+    def digest(self) -> str:
+        """Digest of all sections and of meta: equal for equal content, whatever made it."""
+        return fingerprint({name: s["digest"] for name, s in self._sections.items()}, self.meta)
+
+    def section_digest(self, name: str) -> str:
+        """Digest of one section, from the index."""
+        return str(self._sections[name]["digest"])
+
+    def array(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Read-only view (mapped on a local disk) of a section, or of its elements [start, stop)."""
+        section = self._sections[name]
+        dtype, shape = np.dtype(section["dtype"]), section["shape"]
+        if start == 0 and stop is None:
+            return np.frombuffer(self._bytes(section["offset"], section["length"]), dtype).reshape(shape)
+        row = dtype.itemsize * int(np.prod(shape[1:]))
+        stop = shape[0] if stop is None else stop
+        data = self._bytes(section["offset"] + start * row, (stop - start) * row)
+        return np.frombuffer(data, dtype).reshape([stop - start, *shape[1:]])
+
+    def table(self, name: str) -> pa.Table:
+        """An Arrow table section."""
+        section = self._sections[name]
+        return pa.ipc.open_stream(pa.py_buffer(self._bytes(section["offset"], section["length"]))).read_all()
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All array sections by name."""
+        return {name: self.array(name) for name, section in self._sections.items() if "dtype" in section}
+
+    def _bytes(self, offset: int, length: int) -> Any:
+        path = self._store.local_path(self._name)
+        if path is None or length == 0:
+            with self._store.open(self._name) as file:
+                file.seek(offset)
+                return file.read(length)
+        if self._map is None:
+            with open(path, "rb") as file:
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return memoryview(self._map)[offset : offset + length]

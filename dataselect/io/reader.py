@@ -1,0 +1,177 @@
+"""Pieces and files to batches of texts, whatever their format."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO, cast
+
+import numpy as np
+import pyarrow as pa
+
+from dataselect.core.errors import BadModel, BadShard
+from dataselect.core.fingerprint import fingerprint
+from dataselect.core.pieces import SUFFIXES, Piece, Shard, suffix_of
+from dataselect.io.batch import SegmentEnd, TextBatch, TextSpec, empty_texts
+from dataselect.io.jsonl import parse_blocks
+from dataselect.io.lines import iter_line_blocks
+from dataselect.io.parquet import content_digest, iter_parquet
+
+BATCH_BYTES = 4 << 20
+"""Text in a batch, about: fits the caches of two cores with its columns, and amortises a call."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadSpec:
+    """How rows become documents; what a reading task needs of the recipe's `input`."""
+
+    text: str | tuple[str, ...]
+    id: str | None
+    max_row_bytes: int
+    segment_bytes: int
+    batch_rows: int
+
+
+class ShardSource:
+    """A shard as the readers want it; refuses to read a shard that changed since it was listed."""
+
+    def __init__(self, shard: Shard) -> None:
+        self._shard = shard
+        self.name, self.size = shard.name, shard.size
+
+    def open(self) -> BinaryIO:
+        """A seekable reader; BadShard where the shard vanished or changed."""
+        from dataselect.io.store import store_at
+
+        folder, _, name = self._shard.url.rpartition("/")
+        store = store_at(folder or "/")
+        entry = store.stat(name)
+        if entry is None:
+            raise BadShard(f"{self.name}: the shard vanished during the run ({self._shard.url})")
+        if (entry.size, entry.version) != (self._shard.size, self._shard.version):
+            raise BadShard(f"{self.name}: the shard changed during the run; run the same command again")
+        try:
+            return store.open(name)
+        except OSError as error:
+            raise BadShard(f"{self.name}: cannot open the shard: {error.strerror}") from error
+
+
+@dataclass(slots=True)
+class PieceBatch:
+    """A TextBatch with its place in a piece."""
+
+    shard: int
+    """Index of the shard within the piece (0 but for groups)."""
+    batch: TextBatch
+
+
+def iter_piece(piece: Piece, spec: ReadSpec, skip_segments: int = 0, *, parse: bool = True) -> Iterator[PieceBatch]:
+    """All batches of a piece in row order; rows of a group run on through its shards.
+
+    The last batch of a segment carries its digest. skip_segments: leading segments that are decompressed
+    and left out; parse=False: batches without texts, for digests and row counts alone. BadShard where a
+    shard can't be read to its end.
+    """
+    if len(piece.shards) == 1:
+        for batch in _iter_shard(piece, piece.shards[0], spec, skip_segments, parse):
+            yield PieceBatch(0, batch)
+        return
+    ends: list[SegmentEnd] = []
+    for index, shard in enumerate(piece.shards):
+        n_rows_before = sum(end.n_rows for end in ends)
+        for batch in _iter_shard(piece, shard, spec, 0, parse):
+            if batch.segment_end is not None:
+                ends.append(batch.segment_end)
+            last = len(ends) == len(piece.shards)
+            yield PieceBatch(index, _shifted(batch, n_rows_before, _group_end(ends) if last else None))
+
+
+def _group_end(ends: list[SegmentEnd]) -> SegmentEnd:
+    digest = fingerprint([end.digest for end in ends])
+    return SegmentEnd(digest, sum(end.n_bytes for end in ends), sum(end.n_rows for end in ends))
+
+
+def _iter_shard(
+    piece: Piece, shard: Shard, spec: ReadSpec, skip_segments: int, parse: bool
+) -> Iterator[TextBatch]:
+    source = ShardSource(shard)
+    text = TextSpec.of(spec.text)
+    if piece.format == "parquet":
+        if parse:
+            yield from iter_parquet(
+                source,
+                text=text,
+                id=spec.id,
+                row_groups=piece.row_groups,
+                batch_rows=spec.batch_rows,
+                batch_bytes=BATCH_BYTES,
+                max_row_bytes=spec.max_row_bytes,
+            )
+        else:
+            yield _unparsed(0, 0, 0, shard.size, content_digest(source, piece.row_groups))
+        return
+    segment_bytes = spec.segment_bytes if len(piece.shards) == 1 else None
+    lines = iter_line_blocks(
+        source,
+        codec=piece.codec,
+        start=piece.start,
+        stop=piece.stop,
+        segment_bytes=segment_bytes,
+        max_row_bytes=spec.max_row_bytes,
+    )
+    if not parse:
+        for block in lines:
+            yield _unparsed(block.segment, block.first_row, block.n_rows, block.n_bytes, block.segment_end)
+        return
+    for batch in parse_blocks((block for block in lines if block.segment >= skip_segments), text, spec.id):
+        yield from _sliced(batch, spec.batch_rows)
+
+
+def _unparsed(segment: int, first_row: int, n_rows: int, n_bytes: int, end: SegmentEnd | None) -> TextBatch:
+    none = np.empty(0, np.int64)
+    return TextBatch(segment, first_row, n_rows, none, empty_texts(), None, [], n_bytes, end)
+
+
+def _sliced(batch: TextBatch, batch_rows: int) -> Iterator[TextBatch]:
+    """The batch in runs of at most batch_rows rows."""
+    for start in range(0, max(batch.n_rows, 1), batch_rows):
+        stop = min(start + batch_rows, batch.n_rows)
+        first, after = batch.first_row + start, batch.first_row + stop
+        lo, hi = np.searchsorted(batch.rows, [first, after])
+        yield dataclasses.replace(
+            batch,
+            first_row=first,
+            n_rows=stop - start,
+            rows=batch.rows[lo:hi],
+            texts=batch.texts.slice(lo, hi - lo),
+            ids=None if batch.ids is None else batch.ids.slice(lo, hi - lo),
+            bad=[row for row in batch.bad if first <= row.row < after],
+            n_bytes_read=batch.n_bytes_read if start == 0 else 0,
+            segment_end=batch.segment_end if after == batch.first_row + batch.n_rows else None,
+        )
+
+
+def _shifted(batch: TextBatch, n_rows: int, end: SegmentEnd | None) -> TextBatch:
+    bad = [dataclasses.replace(row, row=row.row + n_rows) for row in batch.bad]
+    first_row, rows = batch.first_row + n_rows, batch.rows + n_rows
+    return dataclasses.replace(batch, first_row=first_row, rows=rows, bad=bad, segment_end=end)
+
+
+def iter_file_texts(path: str, text: str) -> Iterator[pa.Array]:
+    """Texts of one JSONL or Parquet file (a target set); BadModel where a row has none."""
+    import os
+
+    suffix = suffix_of(path)
+    if suffix is None:
+        raise BadModel(f"{path}: unknown ending; known are {', '.join(SUFFIXES)}")
+    stat = os.stat(path)
+    shard = Shard(path, path, stat.st_size, str(stat.st_mtime_ns))
+    form, codec = SUFFIXES[suffix]
+    spec = ReadSpec(text, None, 64 << 20, 1 << 62, 16_384)
+    for piece_batch in iter_piece(Piece((shard,), form, codec), spec):
+        batch = piece_batch.batch
+        if batch.bad:
+            row = batch.bad[0]
+            raise BadModel(f"{path}: row {row.row}: {row.reason}; every row must have a string '{text}'")
+        yield cast("pa.Array", batch.texts)

@@ -1,0 +1,231 @@
+"""One way to reach files: list, stat, read, commit. Nothing else, so that object stores fit.
+
+A commit is whole or absent: on a local disk a temporary file that replaces the target, elsewhere one
+upload that becomes visible when it is complete. No renames, no directory semantics, no appends.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Protocol, cast
+
+from dataselect.core.errors import DataselectError
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One file of a store."""
+
+    name: str
+    size: int
+    """Bytes."""
+    version: str
+    """Modification time in ns or ETag."""
+
+
+class Store(Protocol):
+    """Files under one root, by names with '/' as separator."""
+
+    url: str
+
+    def list(self, prefix: str = "") -> Iterator[Entry]:
+        """All files whose name starts with the folder `prefix`, in any order."""
+
+    def stat(self, name: str) -> Entry | None:
+        """The file, or None where there is none."""
+
+    def open(self, name: str) -> BinaryIO:
+        """A seekable reader; FileNotFoundError where there is none."""
+
+    def commit(self, name: str) -> _Commit:
+        """`with store.commit(name) as f: f.write(...)`: all of it appears at the end, or nothing."""
+
+    def delete(self, name: str) -> None:
+        """Remove the file; silent where there is none."""
+
+    def copy(self, source: str, name: str) -> None:
+        """Make `name` the same file as `source`: a hard link where the store has them."""
+
+    def local_path(self, name: str) -> Path | None:
+        """The file's path where it can be memory-mapped, else None."""
+
+
+class _Commit(Protocol):
+    def __enter__(self) -> BinaryIO: ...
+    def __exit__(self, *exc: object) -> bool | None: ...
+
+
+_REASONS = {
+    errno.ENOSPC: "the disk is full; free space or move it, then run the same command again",
+    errno.EDQUOT: "the disk quota is used up; free space or move it, then run the same command again",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+    errno.ENAMETOOLONG: "the name is too long for this file system",
+}
+
+
+@contextmanager
+def explained(path: str) -> Iterator[None]:
+    """Turn an OSError on writing `path` into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        reason = _REASONS.get(error.errno or 0, str(error.strerror or error))
+        raise DataselectError(f"{path}: cannot write: {reason}") from error
+
+
+class LocalStore:
+    """A folder on a local or shared disk."""
+
+    def __init__(self, root: str | Path, *, durable: bool = False) -> None:
+        """`durable`: fsync before a commit appears (outputs; work files are verified on reading instead)."""
+        self.root = Path(root)
+        self.url = str(root)
+        self._durable = durable
+
+    def list(self, prefix: str = "") -> Iterator[Entry]:
+        stack = [self.root / prefix if prefix else self.root]
+        while stack:
+            try:
+                found = list(os.scandir(stack.pop()))
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            for item in found:
+                if item.is_dir():
+                    stack.append(Path(item.path))
+                elif not item.name.startswith(".tmp-"):
+                    stat = item.stat()
+                    name = Path(item.path).relative_to(self.root).as_posix()
+                    yield Entry(name, stat.st_size, str(stat.st_mtime_ns))
+
+    def stat(self, name: str) -> Entry | None:
+        try:
+            stat = os.stat(self.root / name)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return Entry(name, stat.st_size, str(stat.st_mtime_ns))
+
+    def open(self, name: str) -> BinaryIO:
+        return open(self.root / name, "rb")
+
+    @contextmanager
+    def commit(self, name: str) -> Iterator[BinaryIO]:
+        path = self.root / name
+        temporary = path.parent / f".tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        with explained(str(path)):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with open(temporary, "wb") as file:
+                    yield file
+                    if self._durable:
+                        file.flush()
+                        os.fsync(file.fileno())
+                os.replace(temporary, path)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+
+    def delete(self, name: str) -> None:
+        (self.root / name).unlink(missing_ok=True)
+
+    def copy(self, source: str, name: str) -> None:
+        path = self.root / name
+        with explained(str(path)):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.unlink(missing_ok=True)
+            try:
+                os.link(self.root / source, path)
+            except OSError:  # no hard links here: some network file systems, other devices
+                with open(self.root / source, "rb") as old, self.commit(name) as new:
+                    shutil.copyfileobj(old, new, 1 << 20)
+
+    def local_path(self, name: str) -> Path | None:
+        return self.root / name
+
+    def sweep(self) -> None:
+        """Remove what killed writers left behind (temporary files of processes that are gone)."""
+        for path in self.root.rglob(".tmp-*"):
+            pid = path.name.split("-")[1]
+            if not pid.isdigit() or not Path(f"/proc/{pid}").exists():
+                path.unlink(missing_ok=True)
+
+
+class FsspecStore:
+    """A folder of any fsspec file system: s3://, gs://, memory://, ..."""
+
+    def __init__(self, url: str) -> None:
+        import fsspec
+
+        self.url = url.rstrip("/")
+        self._fs, self._root = fsspec.core.url_to_fs(self.url)
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}" if name else self._root
+
+    def list(self, prefix: str = "") -> Iterator[Entry]:
+        self._fs.invalidate_cache()
+        try:
+            found = self._fs.find(self._path(prefix), detail=True)
+        except FileNotFoundError:
+            return
+        for path, info in found.items():
+            name = path[len(self._root) :].lstrip("/")
+            yield Entry(name, int(info["size"]), fsspec_version(info))
+
+    def stat(self, name: str) -> Entry | None:
+        self._fs.invalidate_cache()
+        try:
+            info = self._fs.info(self._path(name))
+        except FileNotFoundError:
+            return None
+        if info["type"] != "file":
+            return None
+        return Entry(name, int(info["size"]), fsspec_version(info))
+
+    def open(self, name: str) -> BinaryIO:
+        return cast("BinaryIO", self._fs.open(self._path(name), "rb"))
+
+    @contextmanager
+    def commit(self, name: str) -> Iterator[BinaryIO]:
+        with explained(f"{self.url}/{name}"):
+            file = self._fs.open(self._path(name), "wb", autocommit=False)
+            try:
+                yield file
+                file.close()
+                file.commit()
+            except BaseException:
+                file.discard()
+                raise
+
+    def delete(self, name: str) -> None:
+        if self._fs.exists(self._path(name)):
+            self._fs.rm_file(self._path(name))
+
+    def copy(self, source: str, name: str) -> None:
+        with explained(f"{self.url}/{name}"):
+            self._fs.copy(self._path(source), self._path(name))
+
+    def local_path(self, name: str) -> Path | None:
+        return None
+
+
+def fsspec_version(info: dict[str, object]) -> str:
+    for field in ("ETag", "etag", "version_id", "md5Hash", "LastModified", "mtime", "created"):
+        if info.get(field):
+            return str(info[field])
+    return ""
+
+
+def store_at(url: str | Path, *, durable: bool = False) -> Store:
+    """The store for a path or an fsspec URL."""
+    if "://" in str(url) and not str(url).startswith("file://"):
+        return FsspecStore(str(url))
+    return LocalStore(str(url).removeprefix("file://"), durable=durable)

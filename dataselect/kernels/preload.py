@@ -1,0 +1,7 @@
+"""Imports every kernel module: kernels are compiled, or loaded from the cache, before workers fork."""
+
+from __future__ import annotations
+
+from dataselect.kernels import fasttext, groups, hashing, minhash, ngrams, text
+
+__all__ = ["fasttext", "groups", "hashing", "minhash", "ngrams", "text"]

@@ -1,0 +1,140 @@
+"""What the kernels share: read-only array types, unaligned loads, 64-byte class masks, mixing functions."""
+
+# ruff: noqa: ARG001 - numba calls an intrinsic and its codegen by a fixed list of arguments
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+# Numba converts a writable array to a read-only argument, not the other way round; so one compiled
+# version takes both.
+U8 = types.Array(types.uint8, 1, "C", readonly=True)
+U32 = types.Array(types.uint32, 1, "C", readonly=True)
+U64 = types.Array(types.uint64, 1, "C", readonly=True)
+I32 = types.Array(types.int32, 1, "C", readonly=True)
+I64 = types.Array(types.int64, 1, "C", readonly=True)
+U32_2D = types.Array(types.uint32, 2, "C", readonly=True)
+U64_2D = types.Array(types.uint64, 2, "C", readonly=True)
+
+Word = Any
+"""A 32- or 64-bit unsigned number that wraps around."""
+
+BLOCK = 64
+"""Bytes that one mask describes: bit i of a mask is byte i of the block."""
+
+MULTIPLIER_1 = np.uint64(0xFF51AFD7ED558CCD)
+MULTIPLIER_2 = np.uint64(0xC4CEB9FE1A85EC53)
+SHIFT_32 = np.uint64(32)
+SHIFT_33 = np.uint64(33)
+
+
+def _address(builder: Any, pointer: Any, index: Any, llvm_type: Any) -> Any:
+    as_bytes = builder.bitcast(pointer, cgutils.voidptr_t)
+    return builder.bitcast(builder.gep(as_bytes, [index]), llvm_type.as_pointer())
+
+
+@intrinsic
+def pointer_to(typing_context: Any, array: Any) -> Any:
+    """A bare pointer to the elements of an array ARGUMENT of a kernel, which the caller keeps alive.
+
+    Helpers take pointers: indexing one has no wrap-around test and no reference counting. Counting cost
+    100 cycles a character in the tokeniser, since it survives numba's pruning where a helper has branches.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return context.make_array(signature.args[0])(context, builder, arguments[0]).data
+
+    return types.CPointer(array.dtype)(array), codegen
+
+
+@intrinsic
+def load_u64(typing_context: Any, data: Any, index: Any) -> Any:
+    """The 8 bytes from byte `index` of a byte pointer, at any alignment, in the machine's byte order."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.load(_address(builder, arguments[0], arguments[1], ir.IntType(64)), align=1)
+
+    return types.uint64(data, types.intp), codegen
+
+
+@intrinsic
+def load_u32(typing_context: Any, data: Any, index: Any) -> Any:
+    """The 4 bytes from byte `index` of a byte pointer, at any alignment, in the machine's byte order."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.load(_address(builder, arguments[0], arguments[1], ir.IntType(32)), align=1)
+
+    return types.uint32(data, types.intp), codegen
+
+
+@intrinsic
+def range_mask(typing_context: Any, data: Any, index: Any, set_bits: Any, first: Any, width: Any) -> Any:
+    """Bit i: whether byte c = data[index + i], i < 64, has ((c | set_bits) - first) mod 256 <= width.
+
+    `data` is a byte pointer. One compare of a vector register, which LLVM splits where those are narrower.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer, position, *scalars = arguments
+        vector = ir.VectorType(ir.IntType(8), BLOCK)
+        lanes = ir.Constant(ir.VectorType(ir.IntType(32), BLOCK), [0] * BLOCK)
+
+        def splat(scalar: Any) -> Any:
+            undefined = ir.Constant(vector, ir.Undefined)
+            first_lane = builder.insert_element(undefined, scalar, ir.Constant(ir.IntType(32), 0))
+            return builder.shuffle_vector(first_lane, undefined, lanes)
+
+        set_bits_lanes, first_lanes, width_lanes = map(splat, scalars)
+        block = builder.load(_address(builder, pointer, position, vector), align=1)
+        distance = builder.sub(builder.or_(block, set_bits_lanes), first_lanes)
+        return builder.bitcast(builder.icmp_unsigned("<=", distance, width_lanes), ir.IntType(64))
+
+    return types.uint64(data, types.intp, types.uint8, types.uint8, types.uint8), codegen
+
+
+def _unary_u64(emit: Any) -> Any:
+    @intrinsic
+    def function(typing_context: Any, word: Word) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return emit(builder, arguments[0])
+
+        return types.int64(types.uint64), codegen
+
+    return function
+
+
+popcount = _unary_u64(lambda builder, word: builder.ctpop(word))
+trailing_zeros = _unary_u64(lambda builder, word: builder.cttz(word, ir.Constant(ir.IntType(1), 0)))
+leading_zeros = _unary_u64(lambda builder, word: builder.ctlz(word, ir.Constant(ir.IntType(1), 0)))
+
+
+@njit(inline="always")
+def low_bits(n_bits: int) -> Word:
+    """A mask of the lowest n_bits (0 to 64) bits; a shift by 64 is undefined in machine code."""
+    if n_bits >= 64:
+        return np.uint64(0xFFFFFFFFFFFFFFFF)
+    return (np.uint64(1) << np.uint64(n_bits)) - np.uint64(1)
+
+
+@njit(inline="always")
+def mix64(word: Word) -> Word:
+    """MurmurHash3's 64-bit finaliser (Appleby): a bijection; every input bit reaches every output bit."""
+    word = (word ^ (word >> SHIFT_33)) * MULTIPLIER_1
+    word = (word ^ (word >> SHIFT_33)) * MULTIPLIER_2
+    return word ^ (word >> SHIFT_33)
+
+
+@njit(inline="always")
+def fmix32(word: Word) -> Word:
+    """MurmurHash3's 32-bit finaliser (Appleby). Numba widens uint32 * uint32 to uint64, hence the casts."""
+    word = np.uint32(word ^ (word >> np.uint32(16)))
+    word = np.uint32(word * np.uint32(0x85EBCA6B))
+    word = np.uint32(word ^ (word >> np.uint32(13)))
+    word = np.uint32(word * np.uint32(0xC2B2AE35))
+    return np.uint32(word ^ (word >> np.uint32(16)))

@@ -1,0 +1,204 @@
+"""Slow, obvious twins of the kernels: same names, same arguments, same results bit for bit; no numba.
+
+They make a Python string of every document. Bytes that are not well-formed UTF-8 become lone surrogates, one
+each (`surrogateescape`), which are neither word characters nor white space and go back to the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+import xxhash
+
+from dataselect.kernels.unicode_tables import OTHER, SPACE, WORD, lookup
+
+M64 = (1 << 64) - 1
+M32 = (1 << 32) - 1
+GOLDEN = 0x9E3779B97F4A7C15
+BASE = 0xD6E8FEB86659FD93
+SEEDS = (0, GOLDEN)
+
+
+def documents(offsets: np.ndarray, data: np.ndarray) -> list[bytes]:
+    return [data[start:stop].tobytes() for start, stop in pairwise(offsets.tolist())]
+
+
+def mix64(word: int) -> int:
+    word = (word ^ word >> 33) * 0xFF51AFD7ED558CCD & M64
+    word = (word ^ word >> 33) * 0xC4CEB9FE1A85EC53 & M64
+    return word ^ word >> 33
+
+
+def fmix32(word: int) -> int:
+    word = (word ^ word >> 16) * 0x85EBCA6B & M32
+    word = (word ^ word >> 13) * 0xC2B2AE35 & M32
+    return word ^ word >> 16
+
+
+# text.py
+
+
+def count_chars(offsets: np.ndarray, data: np.ndarray, out: np.ndarray) -> None:
+    for i, document in enumerate(documents(offsets, data)):
+        out[i] = sum(byte & 0xC0 != 0x80 for byte in document)
+
+
+def count_words(offsets: np.ndarray, data: np.ndarray, out: np.ndarray) -> None:
+    for i, document in enumerate(documents(offsets, data)):
+        out[i] = len(document.split())  # bytes.split() knows ASCII white space only
+
+
+# hashing.py
+
+
+def hash128(offsets: np.ndarray, data: np.ndarray, out: np.ndarray) -> None:
+    for i, document in enumerate(documents(offsets, data)):
+        out[i] = [xxhash.xxh64_intdigest(document, seed) for seed in SEEDS]
+
+
+def draw_u64(keys: np.ndarray, seed: int, purpose: int, out: np.ndarray) -> None:
+    for i, (first, second) in enumerate(keys.tolist()):
+        state = mix64((seed + GOLDEN) & M64) ^ (purpose & M64)
+        state = ((mix64(state) + GOLDEN) & M64) ^ first
+        state = ((mix64(state) + GOLDEN) & M64) ^ second
+        out[i] = mix64((mix64(state) + GOLDEN) & M64)
+
+
+# tokens.py
+
+
+def tokens(document: bytes, punctuation: bool) -> Iterator[str]:
+    r"""Lower-cased `\w+` runs, with punctuation also `[^\w\s]+` runs."""
+    run = ""
+    run_class = SPACE
+    for char in document.decode("utf-8", "surrogateescape") + " ":
+        char_class, lower = lookup(ord(char))
+        if char_class != run_class:
+            if run_class == WORD or (punctuation and run_class == OTHER):
+                yield run
+            run = ""
+            run_class = char_class
+        run += chr(lower)
+
+
+def token_hash(token: str) -> int:
+    encoded = token.encode("utf-8", "surrogateescape")
+    state = GOLDEN
+    for start in range(0, len(encoded), 8):
+        block = int.from_bytes(encoded[start : start + 8], "little")
+        state = (state ^ block) * 0xFF51AFD7ED558CCD & M64
+        state ^= state >> 32
+    state = (state ^ len(encoded)) * 0xC4CEB9FE1A85EC53 & M64
+    return state ^ state >> 32
+
+
+def run_value(hashes: list[int]) -> int:
+    """Order-sensitive 64-bit value of consecutive token hashes: a polynomial by Horner's rule."""
+    value = 0
+    for token in hashes:
+        value = (value * BASE + token) & M64
+    return value
+
+
+# minhash.py
+
+
+def shingle_hashes(offsets: np.ndarray, data: np.ndarray, ngram: int) -> tuple[np.ndarray, np.ndarray]:
+    shingle_offsets = [0]
+    shingles: list[int] = []
+    for document in documents(offsets, data):
+        words = [token_hash(token) for token in tokens(document, punctuation=False)]
+        length = min(ngram, len(words))
+        if words:
+            runs = (words[i : i + length] for i in range(len(words) - length + 1))
+            shingles += [mix64(run_value(run)) >> 32 for run in runs]
+        shingle_offsets.append(len(shingles))
+    return np.array(shingle_offsets, np.int64), np.array(shingles, np.uint32)
+
+
+def minhash_signatures(
+    offsets: np.ndarray,
+    data: np.ndarray,
+    ngram: int,
+    a: np.ndarray,
+    b: np.ndarray,
+    out: np.ndarray,
+    n_words: np.ndarray,
+) -> None:
+    first, shingles = shingle_hashes(offsets, data, ngram)
+    for i, document in enumerate(documents(offsets, data)):
+        n_words[i] = len(list(tokens(document, punctuation=False)))
+        mixed = [fmix32(shingle) for shingle in shingles[first[i] : first[i + 1]].tolist()]
+        for j, (a_j, b_j) in enumerate(zip(a.tolist(), b.tolist(), strict=True)):
+            out[i, j] = min([(a_j * h + b_j) & M32 for h in mixed], default=M32)
+
+
+def band_hashes(signatures: np.ndarray, bands: int, rows: int, out: np.ndarray) -> None:
+    for i, signature in enumerate(signatures.tolist()):
+        for band in range(bands):
+            state = mix64(band + 1)
+            for value in signature[band * rows : (band + 1) * rows]:
+                state = (state ^ value) * 0xFF51AFD7ED558CCD & M64
+                state ^= state >> 32
+            out[i, band] = mix64(state)
+
+
+# ngrams.py
+
+
+def ngram_lists(
+    offsets: np.ndarray, data: np.ndarray, order: int, n_buckets: int
+) -> tuple[np.ndarray, np.ndarray]:
+    bucket_offsets = [0]
+    buckets: list[int] = []
+    for document in documents(offsets, data):
+        hashes = [token_hash(token) for token in tokens(document, punctuation=True)]
+        for last in range(len(hashes)):
+            for length in range(1, min(order, last + 1) + 1):
+                value = run_value(hashes[last + 1 - length : last + 1])
+                hash32 = ((value ^ value >> 33) * 0xC4CEB9FE1A85EC53 & M64) >> 32
+                buckets.append(hash32 * n_buckets >> 32)
+        bucket_offsets.append(len(buckets))
+    dtype = np.uint16 if n_buckets <= 1 << 16 else np.uint32
+    return np.array(bucket_offsets, np.int64), np.array(buckets, dtype)
+
+
+def count_ngrams(offsets: np.ndarray, data: np.ndarray, order: int, n_buckets: int, out: np.ndarray) -> None:
+    _, buckets = ngram_lists(offsets, data, order, n_buckets)
+    np.add.at(out, buckets, 1)
+
+
+def score_ngrams(
+    offsets: np.ndarray,
+    data: np.ndarray,
+    order: int,
+    table: np.ndarray,
+    out: np.ndarray,
+    n_grams: np.ndarray,
+) -> None:
+    first, buckets = ngram_lists(offsets, data, order, len(table))
+    for i in range(len(offsets) - 1):
+        values = table[buckets[first[i] : first[i + 1]]]
+        out[i] = values.sum()
+        n_grams[i] = len(values)
+
+
+# groups.py
+
+
+def connect(left: np.ndarray, right: np.ndarray, parent: np.ndarray) -> None:
+    """Relabels whole components, so parent is flat after it; the kernel's parent needs find_roots first."""
+    find_roots(parent)
+    for a, b in zip(left.tolist(), right.tolist(), strict=True):
+        low, high = sorted((parent[a], parent[b]))
+        parent[parent == high] = low
+
+
+def find_roots(parent: np.ndarray) -> None:
+    for member in range(len(parent)):
+        root = member
+        while parent[root] != root:
+            root = parent[root]
+        parent[member] = root

@@ -1,0 +1,73 @@
+"""A look at the first rows, so that a misspelt column is found before the run and not in its quarantine."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import json
+from collections.abc import Sequence
+
+from dataselect.core.errors import RecipeError
+from dataselect.core.pieces import SUFFIXES, Shard, suffix_of
+from dataselect.io.lines import iter_line_blocks
+from dataselect.io.parquet import describe
+from dataselect.io.reader import ShardSource
+from dataselect.planning.recipe import InputSpec
+
+_ROWS = 100
+
+
+def check_columns(shards: Sequence[Shard], spec: InputSpec) -> None:
+    """RecipeError where the first shard of a format has no such text or id column."""
+    names = [spec.text] if isinstance(spec.text, str) else list(spec.text)
+    for form in ("jsonl", "parquet"):
+        shard = next((s for s in shards if SUFFIXES[suffix_of(s.name) or ""][0] == form and s.size), None)
+        if shard is None:
+            continue
+        columns = _parquet_columns(shard) if form == "parquet" else _jsonl_columns(shard)
+        if not columns:
+            continue
+        if not any(name in columns for name in names):
+            raise RecipeError(_message("text", names[0], shard, columns))
+        if spec.id is not None and spec.id not in columns:
+            raise RecipeError(_message("id", spec.id, shard, columns))
+
+
+def _message(key: str, name: str, shard: Shard, columns: list[str]) -> str:
+    near = difflib.get_close_matches(name, columns, n=1, cutoff=0.5)
+    hint = f"; did you mean '{near[0]}'?" if near else ""
+    return f"input.{key}: no column '{name}' in {shard.name}, which has {', '.join(columns[:12])}{hint}"
+
+
+def _parquet_columns(shard: Shard) -> list[str]:
+    names: list[str] = []
+    for field in describe(ShardSource(shard)).schema:
+        names += [field.name, *(f"{field.name}.{inner.name}" for inner in getattr(field.type, "fields", ()))]
+    return names
+
+
+def _jsonl_columns(shard: Shard) -> list[str]:
+    """Keys of the first rows that are JSON objects; empty where there is none (the rows will be counted)."""
+    codec = SUFFIXES[suffix_of(shard.name) or ""][1]
+    columns: dict[str, None] = {}
+    blocks = iter_line_blocks(ShardSource(shard), codec=codec, block_bytes=1 << 16)
+    block = next((b for b in itertools.islice(blocks, 4) if len(b.starts)), None)
+    if block is None:
+        return []
+    for start, end in zip(block.starts[:_ROWS].tolist(), block.ends[:_ROWS].tolist(), strict=True):
+        try:
+            row = json.loads(block.data[start:end].tobytes())
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(row, dict):
+            columns |= dict.fromkeys(_paths(row))
+    return list(columns)
+
+
+def _paths(row: dict[str, object], prefix: str = "") -> list[str]:
+    names = []
+    for key, value in row.items():
+        names.append(prefix + key)
+        if isinstance(value, dict):
+            names += _paths(value, f"{prefix}{key}.")
+    return names

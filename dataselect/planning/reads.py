@@ -1,0 +1,49 @@
+"""Which stage runs in which read of the text. Reads are the budget: this is where they are counted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from dataselect.stages.base import DedupStage, FittedStage, SelectStage, Stage
+
+
+@dataclass
+class ReadPlan:
+    """One read of the text."""
+
+    why: str
+    opened_by: int | None
+    """Index of the FittedStage whose model made the read necessary; None for the first."""
+    roles: list[tuple[int, str]] = field(default_factory=list)
+    """(stage index, 'columns' | 'keys' | 'sample') in recipe order."""
+    hoisted: list[int] = field(default_factory=list)
+    """Map stages that run in this read on rows that a dedup before them, in the recipe, will drop."""
+
+
+def plan_reads(stages: Sequence[Stage], given: frozenset[int]) -> list[ReadPlan]:
+    """Assign stages to reads: each to the latest read that is needed anyway.
+
+    Only a fitted stage opens a new read, because its model needs the documents that reach it; dedups and
+    selections work on columns. given: fitted stages whose model is there already (frozen, or by path),
+    which need no fit and so no read of their own.
+    """
+    reads = [ReadPlan("hashes, signatures, columns and samples of every document", None)]
+    after_dedup = False
+    for i, stage in enumerate(stages):
+        read = reads[-1]
+        if isinstance(stage, DedupStage):
+            read.roles.append((i, "keys"))
+            after_dedup = True
+        elif isinstance(stage, FittedStage) and i not in given:
+            read.roles.append((i, "sample"))
+            reads.append(ReadPlan(f"{stage.use} scores documents with the model fitted on what reaches it", i))
+            reads[-1].roles.append((i, "columns"))
+            after_dedup = False
+        elif isinstance(stage, SelectStage):
+            after_dedup = True
+        elif stage.reads_text:
+            read.roles.append((i, "columns"))
+            if after_dedup:
+                read.hoisted.append(i)
+    return reads

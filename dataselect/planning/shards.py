@@ -1,0 +1,162 @@
+"""From glob patterns to shards, and from shards to pieces, by the data alone."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Iterator, Sequence
+
+from dataselect.core.errors import RecipeError
+from dataselect.core.fingerprint import fraction_of_name
+from dataselect.core.pieces import SUFFIXES, Piece, Shard, suffix_of
+from dataselect.io.parquet import describe
+from dataselect.io.reader import ShardSource
+from dataselect.io.zstd_frames import frame_offsets
+
+SMALL_SHARD_BYTES = 1 << 20
+"""Shards below this are grouped: a task for each would cost more than its work."""
+_FILE_COST_BYTES = 16 << 10  # opening and closing a file costs about what reading this much does
+_ZSTD_RATIO = 4  # text bytes a compressed byte, about; only for where to cut
+
+
+def list_shards(patterns: Sequence[str]) -> list[Shard]:
+    """All files that match, sorted by name; RecipeError for a pattern without a match or an unknown ending.
+
+    Names are relative to the common folder of all patterns, so they (and thus the order of rows) are the
+    same on every machine that holds the same tree.
+    """
+    root = _common_root(patterns)
+    found: dict[str, Shard] = {}
+    for pattern in patterns:
+        shards = list(_remote(pattern, root) if "://" in pattern else _local(pattern, root))
+        if not shards:
+            raise RecipeError(f"input.shards: no file matches {pattern}")
+        found |= {shard.name: shard for shard in shards}
+    for name in found:
+        if suffix_of(name) is None:
+            raise RecipeError(f"input.shards: {name}: unknown ending; known are {', '.join(SUFFIXES)}")
+    return [found[name] for name in sorted(found)]
+
+
+def _local(pattern: str, root: str) -> Iterator[Shard]:
+    for path in glob.iglob(pattern, recursive=True):
+        try:
+            stat = os.stat(path)
+        except FileNotFoundError as error:
+            raise RecipeError(f"input.shards: {path}: vanished or a broken link") from error
+        if os.path.isfile(path):
+            name = os.path.relpath(path, root).replace(os.sep, "/")
+            yield Shard(name, path, stat.st_size, str(stat.st_mtime_ns))
+
+
+def _remote(pattern: str, root: str) -> Iterator[Shard]:
+    import fsspec
+
+    from dataselect.io.store import fsspec_version
+
+    fs, path = fsspec.core.url_to_fs(pattern)
+    scheme = pattern.split("://", 1)[0]
+    for name, info in fs.glob(path, detail=True).items():
+        if info["type"] == "file":
+            url = f"{scheme}://{name.lstrip('/')}"
+            yield Shard(os.path.relpath(url, root), url, int(info["size"]), fsspec_version(info))
+
+
+def _common_root(patterns: Sequence[str]) -> str:
+    fixed = []
+    for pattern in patterns:
+        folder = os.path.dirname(pattern)
+        while glob.has_magic(folder):
+            folder = os.path.dirname(folder)
+        fixed.append(folder)
+    try:
+        return os.path.commonpath(fixed)
+    except ValueError as error:
+        raise RecipeError("input.shards: patterns on different stores can't be mixed") from error
+
+
+def cut_pieces(shards: Iterable[Shard], piece_bytes: int) -> list[Piece]:
+    """Pieces in row order. Only names, sizes, row groups and frames decide where a cut is.
+
+    Appending to a plain JSONL file leaves all its pieces but the last as they were, and an added small
+    file changes only the group it falls into.
+    """
+    pieces: list[Piece] = []
+    group: list[Shard] = []
+
+    def close_group() -> None:
+        if group:
+            pieces.append(_whole(tuple(group)))
+            group.clear()
+
+    for shard in shards:
+        if shard.size >= min(SMALL_SHARD_BYTES, piece_bytes) or suffix_of(shard.name) == ".parquet":
+            close_group()
+            pieces.extend(_cut(shard, piece_bytes))
+            continue
+        if group and suffix_of(group[0].name) != suffix_of(shard.name):
+            close_group()
+        group.append(shard)
+        # Cut after a file with probability (its cost / piece size), decided by its name: content-defined.
+        cost = shard.size + _FILE_COST_BYTES
+        if fraction_of_name(shard.name, "group") < cost / (piece_bytes / 2):
+            close_group()
+    close_group()
+    return pieces
+
+
+def _whole(shards: tuple[Shard, ...]) -> Piece:
+    form, codec = SUFFIXES[suffix_of(shards[0].name) or ""]
+    return Piece(shards, form, codec, n_bytes=sum(shard.size for shard in shards))
+
+
+def _cut(shard: Shard, piece_bytes: int) -> list[Piece]:
+    form, codec = SUFFIXES[suffix_of(shard.name) or ""]
+    if form == "parquet":
+        bounds = _row_group_bounds(shard, piece_bytes)
+    elif codec == "zstd" and shard.size > piece_bytes / _ZSTD_RATIO:
+        frames = frame_offsets(ShardSource(shard)) or [0]
+        bounds = _first_at_grid(frames, piece_bytes // _ZSTD_RATIO, shard.size)
+    elif codec == "none":
+        bounds = [*range(0, max(shard.size, 1), piece_bytes)]
+    else:
+        bounds = [0]
+    if len(bounds) == 1:
+        return [_whole((shard,))]
+    stops: list[int | None] = [*bounds[1:], None]
+    return [
+        Piece((shard,), form, codec, start, stop, part, len(bounds), n_bytes=shard.size // len(bounds))
+        for part, (start, stop) in enumerate(zip(bounds, stops, strict=True))
+    ]
+
+
+def _row_group_bounds(shard: Shard, piece_bytes: int) -> list[int]:
+    bounds, used = [0], 0
+    for i, group in enumerate(describe(ShardSource(shard)).row_groups):
+        if used and used + group.n_bytes > piece_bytes:
+            bounds.append(i)
+            used = 0
+        used += group.n_bytes
+    return bounds
+
+
+def _first_at_grid(offsets: Sequence[int], step: int, size: int) -> list[int]:
+    """The first of `offsets` at or after each multiple of `step`."""
+    bounds: list[int] = []
+    for offset in offsets:
+        if offset < size and (not bounds or offset // step > bounds[-1] // step):
+            bounds.append(offset)
+    return bounds
+
+
+def sample_pieces(pieces: Sequence[Piece], share: float) -> tuple[list[int], float]:
+    """Ordinals of the pieces that a sample run reads, and the share of their documents it uses.
+
+    At least four pieces (or all), by hash of their names, so that a sample of a large corpus reads a
+    small part of it; documents are then sampled by hash to make up `share` of the bytes.
+    """
+    order = sorted(range(len(pieces)), key=lambda i: fraction_of_name(pieces[i].name, "sample"))
+    chosen = sorted(order[: max(4, round(share * len(pieces)))])
+    total = sum(piece.n_bytes for piece in pieces)
+    inside = sum(pieces[i].n_bytes for i in chosen)
+    return chosen, min(1.0, share * total / max(inside, 1))

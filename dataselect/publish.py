@@ -1,0 +1,200 @@
+"""The output folder: who may write to it, generations, the manifest that names the live one.
+
+    OUT/000002-3f9c.../shards/...      never changes once published
+                      /decisions/...   one Parquet row for every input row
+                      /dropped/... /quarantine/... /fitted/... /report.json /manifest.json
+    OUT/current -> 000002-3f9c...      (local disks)
+    OUT/manifest.json                  the switch: what it names is live
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import platform
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dataselect import __version__
+from dataselect.core.errors import DataselectError, Locked, RecipeError
+from dataselect.core.fingerprint import fingerprint
+from dataselect.engine.write import record_name
+from dataselect.io.store import LocalStore, Store, explained
+
+MANIFEST = "manifest.json"
+_LOCK = ".dataselect.lock"
+_CURRENT = "current"
+_GENERATION = re.compile(r"\d{6}-[0-9a-f]{12}$")
+_OURS = {MANIFEST, _LOCK, _CURRENT}
+
+
+def read_manifest(output: Store) -> dict[str, Any] | None:
+    """The live manifest; None where nothing is published. RecipeError where the file is not ours."""
+    try:
+        with output.open(MANIFEST) as file:
+            manifest = json.loads(file.read())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise RecipeError(f"{output.url}/{MANIFEST}: not a manifest of dataselect") from error
+    if not isinstance(manifest, dict) or "dataselect" not in manifest:
+        raise RecipeError(f"{output.url}/{MANIFEST}: not a manifest of dataselect")
+    return manifest
+
+
+def check_folder(output: Store) -> None:
+    """RecipeError where the folder holds files that dataselect did not write."""
+    if not isinstance(output, LocalStore) or not output.root.exists() or read_manifest(output) is not None:
+        return
+    if not output.root.is_dir():
+        raise RecipeError(f"output.folder: {output.root} is a file, not a folder")
+    others = [p.name for p in sorted(output.root.iterdir()) if p.name not in _OURS and not _GENERATION.match(p.name)]
+    if others:
+        raise RecipeError(
+            f"output.folder: {output.root} holds files that dataselect did not write ({others[0]}"
+            f"{', ...' if len(others) > 1 else ''}); name a new or an empty folder"
+        )
+
+
+@contextlib.contextmanager
+def locked(output: Store) -> Iterator[None]:
+    """Keep two runs of one output apart. The lock goes with the process, however it ends."""
+    if not isinstance(output, LocalStore):
+        yield
+        return
+    with explained(str(output.root)):
+        output.root.mkdir(parents=True, exist_ok=True)
+        file = open(output.root / _LOCK, "w")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Locked(f"{output.root}: another run is writing to this output folder") from None
+        yield
+
+
+class Publisher:
+    """Makes one generation from written pieces, reusing files of earlier ones."""
+
+    def __init__(self, output: Store, work: Store, keys: list[str]) -> None:
+        self._output, self._work = output, work
+        self._live = read_manifest(output)
+        self._entries = {entry["key"]: entry for entry in (self._live or {}).get("pieces", [])}
+        number = int(self._live["generation"].split("-")[0]) + 1 if self._live else 1
+        self.generation = f"{number:06d}-{fingerprint(keys)[:12]}"
+        self._keys = keys
+
+    def up_to_date(self) -> dict[str, Any] | None:
+        """The live manifest where it already is what this run would publish, and its files are there."""
+        if self._live is None or [entry["key"] for entry in self._live["pieces"]] != self._keys:
+            return None
+        live = self._live["generation"]
+        return self._live if all(self._present(entry["files"], live) for entry in self._live["pieces"]) else None
+
+    def reusable(self, number: int, key: str) -> dict[str, Any] | None:
+        """The record of a piece that is written already, here or in an earlier generation."""
+        entry, generation = self._entries.get(key), None
+        if entry is not None and self._live is not None:
+            generation = self._live["generation"]
+        else:
+            try:
+                with self._work.open(record_name(key)) as file:
+                    record = json.loads(file.read())
+            except (OSError, ValueError):
+                return None
+            generation = record["generation"]
+            entry = record | {"key": key, "files": _without_folder(record["files"], generation)}
+        if not self._present(entry["files"], generation):
+            return None
+        return {k: entry[k] for k in ("piece", "ledger", "files")} | {"from": generation}
+
+    def _present(self, files: dict[str, Any], generation: str) -> bool:
+        found = {f["name"]: self._output.stat(f"{generation}/{f['name']}") for f in files.values()}
+        return all((e := found[f["name"]]) is not None and e.size == f["n_bytes"] for f in files.values())
+
+    def assemble(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Manifest entries in piece order; files of earlier generations are linked (or copied) into this one."""
+        pieces = []
+        for key, record in zip(self._keys, records, strict=True):
+            source = record.get("from")
+            files = record["files"] if source else _without_folder(record["files"], self.generation)
+            if source and source != self.generation:
+                for f in files.values():
+                    self._output.copy(f"{source}/{f['name']}", f"{self.generation}/{f['name']}")
+            pieces.append({"piece": record["piece"], "key": key, "files": files, "ledger": record["ledger"]})
+        return pieces
+
+    def publish(self, manifest: dict[str, Any], report: dict[str, Any]) -> str:
+        """Write the manifest, switch to it, delete what is older than the generation before; the digest."""
+        previous = self._live["generation"] if self._live else None
+        pieces = manifest["pieces"]
+        shards = [[f["name"], f["digest"]] for p in pieces for kind, f in p["files"].items() if kind == "shards"]
+        others = [[f["name"], f["digest"]] for p in pieces for kind, f in p["files"].items() if kind != "shards"]
+        manifest = {
+            "dataselect": __version__,
+            "generation": self.generation,
+            "previous": previous,
+            "digest": fingerprint(shards),
+            "side_digest": fingerprint(others),
+            "versions": versions(),
+            **manifest,
+        }
+        self._put(f"{self.generation}/report.json", report | {"digest": manifest["digest"]})
+        self._put(f"{self.generation}/{MANIFEST}", manifest)
+        self._put(MANIFEST, manifest)
+        if isinstance(self._output, LocalStore):
+            _point(self._output.root, self.generation)
+            _forget(self._output.root, {self.generation, previous})
+        return str(manifest["digest"])
+
+    def _put(self, name: str, value: dict[str, Any]) -> None:
+        with self._output.commit(name) as file:
+            file.write(json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n")
+
+
+def _without_folder(files: dict[str, Any], generation: str) -> dict[str, Any]:
+    return {kind: f | {"name": f["name"].removeprefix(generation + "/")} for kind, f in files.items()}
+
+
+def _point(root: Path, generation: str) -> None:
+    """OUT/current, replaced in one step."""
+    with explained(str(root / _CURRENT)):
+        temporary = root / f".tmp-{os.getpid()}-current"
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(generation)
+        os.replace(temporary, root / _CURRENT)
+
+
+def _forget(root: Path, keep: set[str | None]) -> None:
+    for path in root.iterdir():
+        if _GENERATION.match(path.name) and path.name not in keep and path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def live_shards(output: Store) -> list[str]:
+    """Names of the live shards under the output folder, in order. DataselectError where nothing is published."""
+    manifest = read_manifest(output)
+    if manifest is None:
+        raise DataselectError(f"{output.url}: nothing is published here")
+    files = [entry["files"].get("shards") for entry in manifest["pieces"]]
+    return [f"{manifest['generation']}/{f['name']}" for f in files if f]
+
+
+def versions() -> dict[str, str]:
+    """What the output's bytes may depend on."""
+    import numpy
+    import pyarrow
+    import zstandard
+
+    return {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "numpy": numpy.__version__,
+        "pyarrow": pyarrow.__version__,
+        "zstandard": zstandard.__version__,
+    }

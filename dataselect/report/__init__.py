@@ -1,0 +1,1 @@
+"""What people see: the funnel, the plan, progress. Renders values, decides nothing."""

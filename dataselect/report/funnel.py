@@ -1,0 +1,72 @@
+"""The funnel of a run as a table: rows, bytes and words in and out of every stage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+
+def render(report: dict[str, Any]) -> str:
+    """Lines for people; the same figures are in the report's JSON."""
+    rows = [["stage", "docs in", "docs out", "kept", "MB in", "MB out", "words out", "seconds", "MB/s"]]
+    rows += [_row(stage) for stage in report["funnel"]]
+    lines = [*_columns(rows), ""]
+    lines += [f"  {rule}" for rule in _rules(report)]
+    counts = report["rows"]
+    kept = f"{counts['kept']:,} kept + {counts['dropped']:,} dropped + {counts['quarantined']:,} quarantined"
+    unsampled = f" + {counts['unsampled']:,} outside the sample" if counts["unsampled"] else ""
+    lines.append(f"rows in {counts['in']:,} = {kept}{unsampled}")
+    lines += [f"bad shard: {message}" for message in report["bad_shards"].values()]
+    memory = report["max_rss_bytes"]
+    tasks = report["tasks"]
+    lines.append(
+        f"{report['wall_s']:.1f} s, {report['workers']} worker{'s' * (report['workers'] != 1)}, "
+        f"{tasks['run']} tasks run, {tasks['reused']} reused, text read at most {report['reads_of_text']} times, "
+        f"peak memory {_mb(memory['worker'])} a worker, {_mb(memory['coordinator'])} coordinator"
+    )
+    return "\n".join(lines + _outcome(report))
+
+
+def _outcome(report: dict[str, Any]) -> list[str]:
+    if report["up_to_date"]:
+        return [f"nothing changed: generation {report['generation']} is up to date"]
+    if report["generation"] is None:
+        return ["sample run: nothing was published"]
+    return [f"published generation {report['generation']}, digest {report['digest']}"]
+
+
+def _row(stage: dict[str, Any]) -> list[str]:
+    before, after = stage["in"], stage["out"]
+    share = after["docs"] / before["docs"] if before["docs"] else 1.0
+    seconds = f"{stage['seconds']:.2f}" if stage["seconds"] else "-"
+    rate = f"{stage['mb_per_s']:.0f}" if stage["mb_per_s"] else "-"
+    return [
+        stage["stage"],
+        f"{before['docs']:,}",
+        f"{after['docs']:,}",
+        f"{share:.1%}",
+        f"{before['n_bytes'] / 1e6:,.1f}",
+        f"{after['n_bytes'] / 1e6:,.1f}",
+        f"{after['n_words']:,}",
+        seconds,
+        rate,
+    ]
+
+
+def _rules(report: dict[str, Any]) -> list[str]:
+    rules = [f"quarantined: {reason}: {n:,}" for reason, n in report["quarantined"].items()]
+    for stage in report["funnel"]:
+        rules += [f"{stage['stage']}: {rule}: {n['docs']:,}" for rule, n in stage["dropped"].items() if n["docs"]]
+    return rules
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return [
+        "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
+        for row in rows
+    ]
+
+
+def _mb(n_bytes: int) -> str:
+    return f"{n_bytes / 1e6:,.0f} MB"

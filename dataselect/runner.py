@@ -1,0 +1,441 @@
+"""`run` and `plan`: from a recipe to a published generation, or to the decisions that lead there."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from dataselect.core.errors import DataselectError, ExpectFailed, RecipeError
+from dataselect.core.fingerprint import fingerprint
+from dataselect.core.keys import artifact_name
+from dataselect.core.listener import Listener
+from dataselect.core.pieces import Piece, Shard
+from dataselect.engine.job import Job, OutputCall, StageCall, max_rss_bytes
+from dataselect.engine.local import LocalEngine, default_workers
+from dataselect.engine.write import add_ledgers
+from dataselect.io.bundle import Bundle, BundleWriter
+from dataselect.io.reader import ReadSpec
+from dataselect.io.store import LocalStore, Store, store_at
+from dataselect.planning.decisions import Decisions, load_last, save_last
+from dataselect.planning.preflight import check_columns
+from dataselect.planning.reads import plan_reads
+from dataselect.planning.recipe import Recipe, load_recipe
+from dataselect.planning.shards import cut_pieces, list_shards, sample_pieces
+from dataselect.publish import Publisher, check_folder, locked, read_manifest
+from dataselect.stages.base import FittedStage, SelectStage, Stage
+from dataselect.walk import Inputs, WaitsFor, Walk
+
+_SEGMENT_PIECES = 2
+"""A long compressed shard commits its columns every this many times `piece_bytes`."""
+
+
+@dataclass
+class Figures(Listener):
+    """Seconds and memory of a run, and whatever another listener makes of it."""
+
+    inner: Listener
+    phases: list[dict[str, Any]] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Worker seconds by part: 'read', 'commit', '2:minhash_dedup', ..."""
+    workers_max_rss_bytes: int = 0
+    started: float = field(default_factory=time.perf_counter)
+
+    def phase(self, name: str, n_tasks: int, n_run: int, n_bytes: int) -> None:
+        self.phases.append({"phase": name, "tasks": n_tasks, "run": n_run, "started": time.perf_counter()})
+        self.inner.phase(name, n_tasks, n_run, n_bytes)
+
+    def progress(self, n_docs: int, n_bytes: int) -> None:
+        self.inner.progress(n_docs, n_bytes)
+
+    def task_done(self, name: str, n_bytes: int, figures: Mapping[str, Any]) -> None:
+        self.workers_max_rss_bytes = max(self.workers_max_rss_bytes, figures.get("max_rss_bytes", 0))
+        phase = self.phases[-1]["phase"].split()
+        if phase[0] in ("dedup", "fit", "select"):
+            self._add(phase[1], figures.get("wall_s", 0.0))
+        else:
+            for part, seconds in figures.get("seconds", {}).items():
+                self._add(part, seconds)
+        self.inner.task_done(name, n_bytes, figures)
+
+    def _add(self, part: str, seconds: float) -> None:
+        self.seconds[part] = self.seconds.get(part, 0.0) + seconds
+
+    def phase_done(self) -> None:
+        phase = self.phases[-1]
+        phase["wall_s"] = time.perf_counter() - phase.pop("started")
+        self.inner.phase_done()
+
+    def note(self, text: str) -> None:
+        self.inner.note(text)
+
+
+@dataclass
+class Prepared:
+    """A recipe with everything found out that needs no task."""
+
+    recipe: Recipe
+    inputs: Inputs
+    work: Store
+    output: Store
+    decisions: Decisions
+
+
+def run(
+    recipe: str | Path,
+    *,
+    workers: int | None = None,
+    sets: Sequence[str] = (),
+    sample: float | None = None,
+    rehash: bool = False,
+    listener: Listener | None = None,
+) -> dict[str, Any]:
+    """Run a recipe; returns the report (see README, "The report").
+
+    workers  processes; all CPUs this process may use by default
+    sets     'a.b=value' assignments over the recipe
+    sample   share of the input to run on, to see funnel and time; nothing is published
+    rehash   read every shard again instead of trusting path, size and time
+    Raises the errors of dataselect.core.errors; nothing is published then.
+    """
+    figures = Figures(listener or Listener())
+    prepared = _prepare(load_recipe(recipe, sets), sample=sample, rehash=rehash)
+    for text in prepared.recipe.left_out:
+        figures.note(text)
+    n_workers = workers or default_workers()
+    with locked(prepared.output):
+        if isinstance(prepared.work, LocalStore):
+            prepared.work.sweep()
+        with LocalEngine(prepared.inputs.job, n_workers) as engine:
+            walk = Walk(prepared.inputs, prepared.work, prepared.output, prepared.decisions, engine, figures)
+            walk.run()
+            keys = walk.write_keys()
+            publisher = Publisher(prepared.output, prepared.work, keys) if sample is None else None
+            outcome = _write(walk, keys, publisher)
+        _check_ledger(outcome)
+        _check_expect(prepared.recipe, outcome.ledger)
+        report = _report(prepared, walk, figures, outcome) | {"workers": n_workers}
+        if publisher is not None and not outcome.up_to_date:
+            _publish(prepared, walk, publisher, outcome, report)
+        save_last(prepared.work, prepared.output.url, prepared.decisions)
+    return report
+
+
+def plan(recipe: str | Path, *, sets: Sequence[str] = (), rehash: bool = False) -> dict[str, Any]:
+    """What `run` would do: stages, reads of the text and why, every task's verdict and reason, space."""
+    prepared = _prepare(load_recipe(recipe, sets), sample=None, rehash=rehash)
+    decisions = prepared.decisions
+    walk = Walk(prepared.inputs, prepared.work, prepared.output, decisions, None, Listener())
+    try:
+        walk.run()
+        keys = walk.write_keys()
+        publisher = Publisher(prepared.output, prepared.work, keys)
+        walk.write(keys, publisher.generation, publisher.reusable)
+    except WaitsFor as waits:
+        decided = {decision.phase for decision in decisions.made}
+        for phase, n_tasks in walk.steps():
+            if phase not in decided and n_tasks:
+                decisions.wait(phase, n_tasks, str(waits))
+    return _plan_report(prepared, walk)
+
+
+def _prepare(recipe: Recipe, *, sample: float | None, rehash: bool) -> Prepared:
+    output = store_at(recipe.output.folder, durable=True)
+    work = store_at(recipe.work)
+    check_folder(output)
+    shards = list_shards(recipe.input.shards)
+    _check_apart(shards, recipe)
+    for spec in recipe.stages:
+        spec.stage.check_files()
+    check_columns(shards, recipe.input)
+    pieces = cut_pieces(shards, recipe.input.piece_bytes)
+    _check_names(pieces)
+    share = 1.0
+    stages = [spec.stage for spec in recipe.stages]
+    if sample is not None:
+        chosen, share = sample_pieces(pieces, sample)
+        pieces = [pieces[i] for i in chosen]
+        stages = [stage.scaled(sample) if isinstance(stage, SelectStage) else stage for stage in stages]
+    given = _given_models(recipe, stages, output, work)
+    files = [{name: _file_digest(work, path) for name, path in stage.file_fields().items()} for stage in stages]
+    inputs = Inputs(
+        job=_job(recipe, stages, share),
+        stages=stages,
+        stage_fingerprints=[s.compute_fingerprint(f) for s, f in zip(stages, files, strict=True)],
+        reads=plan_reads(stages, frozenset(i for i in given if isinstance(stages[i], FittedStage))),
+        given_models=given,
+        pieces=pieces,
+        on_bad_shard=recipe.input.on_bad_shard,
+        bad_rows_allowed=recipe.input.bad_rows_allowed,
+        rehash=rehash,
+    )
+    return Prepared(recipe, inputs, work, output, Decisions(load_last(work, output.url)))
+
+
+def _job(recipe: Recipe, stages: Sequence[Stage], share: float) -> Job:
+    spec, out = recipe.input, recipe.output
+    text = spec.text if isinstance(spec.text, str) else tuple(spec.text)
+    calls = tuple(
+        StageCall(s.use, stage.model_dump(mode="json", by_alias=True), s.folder)
+        for s, stage in zip(recipe.stages, stages, strict=True)
+    )
+    return Job(
+        read=ReadSpec(text, spec.id, spec.max_row_bytes, _SEGMENT_PIECES * spec.piece_bytes, spec.batch_rows),
+        stages=calls,
+        output=OutputCall(out.folder, out.format, tuple(out.add), tuple(sorted(out.columns.items())), out.dropped),
+        work=recipe.work,
+        sample_share=share,
+        quarantine_bad_shards=spec.on_bad_shard == "quarantine",
+    )
+
+
+def _check_apart(shards: Sequence[Shard], recipe: Recipe) -> None:
+    for what, folder in (("output.folder", recipe.output.folder), ("work", recipe.work)):
+        inside = next((shard.url for shard in shards if shard.url.startswith(folder.rstrip("/") + "/")), None)
+        if inside:
+            raise RecipeError(f"{recipe.path}: input.shards matches {inside}, which lies in {what}; keep them apart")
+
+
+def _check_names(pieces: Sequence[Piece]) -> None:
+    twice = [name for name, n in Counter(piece.name for piece in pieces).items() if n > 1]
+    if twice:
+        raise RecipeError(f"input.shards: two output shards would be named {twice[0]}; rename an input shard")
+
+
+def _labels(stages: Sequence[Stage]) -> list[str]:
+    """'ngram_importance.1' for the first stage of that kind, and so on: names of fitted models."""
+    counts: Counter[str] = Counter()
+    labels = []
+    for stage in stages:
+        counts[stage.use] += 1
+        labels.append(f"{stage.use}.{counts[stage.use]}")
+    return labels
+
+
+def _given_models(recipe: Recipe, stages: Sequence[Stage], output: Store, work: Store) -> dict[int, str]:
+    """Stage -> artifact in the work store of a model by path, or frozen from the last published run."""
+    manifest = read_manifest(output)
+    given = {}
+    for i, (stage, label) in enumerate(zip(stages, _labels(stages), strict=True)):
+        if not isinstance(stage, (FittedStage, SelectStage)) or stage.fit == "exact":
+            continue
+        if stage.fit == "frozen":
+            fitted = (manifest or {}).get("fitted", {}).get(label)
+            if manifest is None or fitted is None:
+                continue  # the first run fits, and later ones freeze what it published
+            source, name = output, f"{manifest['generation']}/{fitted['name']}"
+        else:
+            path = Path(recipe.stages[i].folder) / stage.fit
+            if not path.is_file():
+                raise RecipeError(f"{recipe.path}: stage {stage.use}: fit: expected exact, frozen or a file; no file {path}")
+            source, name = store_at(path.parent), path.name
+        digest = Bundle(source, name).digest
+        given[i] = artifact_name("given", digest)
+        if work.stat(given[i]) is None:
+            with source.open(name) as old, work.commit(given[i]) as new:
+                shutil.copyfileobj(old, new)
+    return given
+
+
+def _file_digest(work: Store, path: str) -> str:
+    """xxh3_128 of a file, remembered by path, size and time."""
+    import json
+
+    source = store_at(path.rpartition("/")[0] or "/")
+    entry = source.stat(path.rpartition("/")[2])
+    if entry is None:
+        raise RecipeError(f"file not found: {path}")
+    memo, version = f"files/{fingerprint(path)}.json", [entry.size, entry.version]
+    try:
+        with work.open(memo) as file:
+            record = json.loads(file.read())
+        if record["version"] == version:
+            return str(record["digest"])
+    except (OSError, ValueError):
+        pass
+    digest = xxhash.xxh3_128()
+    with source.open(entry.name) as file:
+        while block := file.read(4 << 20):
+            digest.update(block)
+    with work.commit(memo) as file:
+        file.write(json.dumps({"version": version, "digest": digest.hexdigest()}).encode())
+    return digest.hexdigest()
+
+
+@dataclass
+class Outcome:
+    """What the writing tasks left, or what the live generation already holds."""
+
+    records: list[dict[str, Any]]
+    generation: str | None
+    up_to_date: bool = False
+
+    @property
+    def ledger(self) -> dict[str, Any]:
+        """Sum over all pieces."""
+        return reduce(add_ledgers, (record["ledger"] for record in self.records))
+
+    @property
+    def row_digest(self) -> str:
+        """Digest of the kept rows: the same for any cut into pieces."""
+        return "".join(f"{value % 2**64:016x}" for value in self.ledger["row_digest"])
+
+
+def _write(walk: Walk, keys: list[str], publisher: Publisher | None) -> Outcome:
+    """Write all pieces, or see that they are live already; a sample run (no publisher) only counts."""
+    if publisher is None:
+        return Outcome(walk.write(keys, None, lambda number, key: None), None)
+    live = publisher.up_to_date()
+    if live is not None:
+        return Outcome(live["pieces"], live["generation"], up_to_date=True)
+    return Outcome(walk.write(keys, publisher.generation, publisher.reusable), publisher.generation)
+
+
+def _publish(prepared: Prepared, walk: Walk, publisher: Publisher, outcome: Outcome, report: dict[str, Any]) -> None:
+    manifest = {
+        "row_digest": outcome.row_digest,
+        "recipe": _portable_recipe(prepared.recipe),
+        "ledger": {key: value for key, value in outcome.ledger.items() if key != "row_digest"},
+        "bad_shards": walk.bad_shards,
+        "fitted": _publish_models(prepared, walk, publisher.generation),
+        "pieces": publisher.assemble(outcome.records),
+    }
+    report["digest"] = publisher.publish(manifest, report)
+
+
+def _portable_recipe(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as it was run, without this machine's paths."""
+    folder = str(recipe.path.resolve().parent) + "/"
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [plain(item) for item in value]
+        return value.removeprefix(folder) if isinstance(value, str) else value
+
+    stages = [{"use": s.use, **s.stage.model_dump(mode="json", by_alias=True)} for s in recipe.stages]
+    tuning = {"batch_rows", "piece_bytes"}
+    spec = recipe.input.model_dump(mode="json", exclude=tuning)
+    output = recipe.output.model_dump(mode="json", exclude={"folder"})
+    return dict(plain({"input": spec, "stages": stages, "output": output}))
+
+
+def _publish_models(prepared: Prepared, walk: Walk, generation: str) -> dict[str, Any]:
+    fitted = {}
+    stages = prepared.inputs.stages
+    for i, label in enumerate(_labels(stages)):
+        if i in walk.model_artifacts and isinstance(stages[i], (FittedStage, SelectStage)):
+            arrays = Bundle(prepared.work, walk.model_artifacts[i]).arrays()
+            name = f"fitted/{label}.bundle"
+            with prepared.output.commit(f"{generation}/{name}") as file:
+                writer = BundleWriter(file)
+                for key, array in sorted(arrays.items()):
+                    if not key.startswith("keep/"):
+                        writer.add_array(key, array)
+                writer.finish({})
+            fitted[label] = {"name": name, "digest": Bundle(prepared.output, f"{generation}/{name}").digest}
+    return fitted
+
+
+def _check_ledger(outcome: Outcome) -> None:
+    """Every row is accounted for, in what was counted and in what was written."""
+    ledger = outcome.ledger
+    parts = ("rows_kept", "rows_dropped", "rows_quarantined", "rows_unsampled")
+    by_rule = sum(rule["docs"] for stage in ledger["stages"] for rule in stage["dropped"].values())
+    written = sum(record["files"].get("shards", {}).get("rows", 0) for record in outcome.records)
+    balanced = ledger["rows_in"] == sum(ledger[part] for part in parts) and by_rule == ledger["rows_dropped"]
+    balanced &= sum(ledger["quarantined"].values()) == ledger["rows_quarantined"]
+    if not balanced or (outcome.generation and written != ledger["rows_kept"]):
+        raise DataselectError(f"the ledger does not balance, nothing was published: {ledger}, rows written: {written}")
+
+
+def _check_expect(recipe: Recipe, ledger: dict[str, Any]) -> None:
+    rows, kept = ledger["rows_kept"], ledger["rows_kept"] / max(ledger["rows_in"], 1)
+    expect = recipe.expect
+    checks = [
+        ("min_rows", expect.min_rows, rows, lambda limit, value: value >= limit),
+        ("max_rows", expect.max_rows, rows, lambda limit, value: value <= limit),
+        ("min_kept", expect.min_kept, kept, lambda limit, value: value >= limit),
+        ("max_kept", expect.max_kept, kept, lambda limit, value: value <= limit),
+    ]
+    for name, limit, value, holds in checks:
+        if limit is not None and not holds(limit, value):
+            raise ExpectFailed(f"{recipe.path}: expect.{name}: {limit}, but it is {value:g}; nothing was published")
+
+
+def _report(prepared: Prepared, walk: Walk, figures: Figures, outcome: Outcome) -> dict[str, Any]:
+    stages, ledger = prepared.inputs.stages, outcome.ledger
+    funnel = []
+    for i, flow in enumerate(ledger["stages"]):
+        seconds = figures.seconds.get(f"{i}:{stages[i].use}")
+        rate = flow["in"]["n_bytes"] / 1e6 / seconds if seconds else None
+        funnel.append({"stage": stages[i].use, **flow, "seconds": seconds, "mb_per_s": rate})
+    decisions = prepared.decisions
+    return {
+        "generation": outcome.generation,
+        "up_to_date": outcome.up_to_date,
+        "row_digest": outcome.row_digest,
+        "rows": {key.removeprefix("rows_"): value for key, value in ledger.items() if key.startswith("rows_")},
+        "quarantined": ledger["quarantined"],
+        "bad_shards": walk.bad_shards,
+        "funnel": funnel,
+        "left_out": prepared.recipe.left_out,
+        "reads_of_text": len(prepared.inputs.reads) + 1,
+        "tasks": {"run": decisions.count("run"), "reused": decisions.count("reuse"), "checked_shards": walk.n_checked},
+        "phases": figures.phases,
+        "seconds": {part: round(seconds, 4) for part, seconds in sorted(figures.seconds.items())},
+        "wall_s": time.perf_counter() - figures.started,
+        "max_rss_bytes": {"worker": figures.workers_max_rss_bytes, "coordinator": max_rss_bytes()},
+    }
+
+
+def _plan_report(prepared: Prepared, walk: Walk) -> dict[str, Any]:
+    stages = prepared.inputs.stages
+    reads = []
+    for number, read in enumerate(prepared.inputs.reads):
+        names = [f"{i}:{stages[i].use} ({role})" for i, role in read.roles]
+        hoisted = [f"{i}:{stages[i].use}" for i in read.hoisted]
+        reads.append({"read": number + 1, "why": read.why, "stages": names, "hoisted": hoisted})
+    reads.append({"read": len(reads) + 1, "why": "kept rows are copied to the output", "stages": [], "hoisted": []})
+    counts = {verdict: prepared.decisions.count(verdict) for verdict in ("run", "reuse", "waits")}  # type: ignore[arg-type]
+    folder = Path(prepared.recipe.work)
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free if "://" not in prepared.recipe.work else None
+    return {
+        "stages": [{"use": stage.use, **stage.model_dump(mode="json", by_alias=True)} for stage in stages],
+        "left_out": prepared.recipe.left_out,
+        "pieces": len(walk.pieces),
+        "shards": sum(len(state.piece.shards) for state in walk.pieces),
+        "input_bytes": sum(state.piece.n_bytes for state in walk.pieces),
+        "reads": reads,
+        "checked_shards": walk.n_checked,
+        "tasks": counts,
+        "decisions": prepared.decisions.as_json(),
+        "scratch_bytes": _scratch_bytes(prepared, walk),
+        "free_bytes": free,
+    }
+
+
+_ROW_BYTES = 2_000  # of text, about; only for estimates
+_COMPRESSION = {"none": 1, "gzip": 3, "zstd": 4}
+
+
+def _scratch_bytes(prepared: Prepared, walk: Walk) -> int:
+    """About what the work folder grows by: base columns, scores, keys, samples of pieces not yet read."""
+    new = [state for state in walk.pieces if not state.complete]
+    text = sum(s.piece.n_bytes * (3 if s.piece.format == "parquet" else _COMPRESSION[s.piece.codec]) for s in new)
+    per_row = 41 + (40 + 16 if prepared.inputs.job.read.id else 0)
+    for stage in prepared.inputs.stages:
+        per_row += 9 * len(stage.output_columns())
+        per_row += 13 * getattr(stage, "keys_per_doc", lambda: 0)()
+    fits = sum(role == "sample" for read in prepared.inputs.reads for _, role in read.roles)
+    return round(text / _ROW_BYTES * per_row + min(text, 256 << 20) * 0.8 * fits)

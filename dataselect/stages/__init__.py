@@ -1,0 +1,69 @@
+"""The stages, one file each, found by looking into this folder; `load` also takes a user's own file."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import pkgutil
+from functools import cache
+from pathlib import Path
+
+from dataselect.core.errors import RecipeError
+from dataselect.stages.base import DedupStage, FittedStage, MapStage, SelectStage, Stage
+
+KINDS: tuple[type[Stage], ...] = (MapStage, DedupStage, FittedStage, SelectStage)
+
+
+@cache
+def registry() -> dict[str, type[Stage]]:
+    """Stage name -> class, sorted by name."""
+    found: dict[str, type[Stage]] = {}
+    for module in pkgutil.iter_modules(__path__):
+        namespace = vars(importlib.import_module(f"{__name__}.{module.name}"))
+        found |= {cls.use: cls for cls in namespace.values() if _is_stage(cls)}
+    return dict(sorted(found.items()))
+
+
+def _is_stage(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, Stage) and "use" in vars(value)
+
+
+def load(use: str, folder: Path) -> type[Stage]:
+    """The class named in a recipe: 'length_filter', or 'my_stages.py:MyFilter' beside the recipe.
+
+    RecipeError where there is none, with the nearest name.
+    """
+    if ".py:" in use:
+        path, name = use.rsplit(":", 1)
+        return _load_file(str((folder / path).resolve()), name)
+    stages = registry()
+    if use not in stages:
+        near = difflib.get_close_matches(use, stages, n=1, cutoff=0.5)
+        hint = f" Did you mean '{near[0]}'?" if near else f" There are: {', '.join(stages)}."
+        raise RecipeError(f"unknown stage '{use}'.{hint}")
+    return stages[use]
+
+
+@cache
+def _load_file(path: str, name: str) -> type[Stage]:
+    try:
+        source = Path(path).read_bytes()
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot read the stage's file: {error.strerror}") from error
+    spec = importlib.util.spec_from_file_location(f"dataselect_user_{hashlib.md5(path.encode()).hexdigest()}", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise RecipeError(f"{path}: importing it failed: {type(error).__name__}: {error}") from error
+    cls = getattr(module, name, None)
+    if not (isinstance(cls, type) and issubclass(cls, KINDS)):
+        kinds = ", ".join(kind.__name__ for kind in KINDS)
+        raise RecipeError(f"{path}: '{name}' is not a stage; it must be a class derived from one of {kinds}")
+    if "use" not in vars(cls):
+        cls.use = name
+    cls._source_digest = hashlib.blake2b(source, digest_size=16).hexdigest()  # type: ignore[attr-defined]
+    return cls

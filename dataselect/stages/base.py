@@ -1,0 +1,224 @@
+"""What a stage is: frozen parameters plus pure functions of a batch. The file to read before writing one.
+
+Four kinds, by what they need to know of the corpus:
+
+* MapStage     nothing: columns from the text of one batch, and rules that drop rows by these columns
+* DedupStage   which documents share a key: groups of equal keys are joined, one member of a group stays
+* FittedStage  a small model fitted on the documents that reach the stage; then a MapStage with that model
+* SelectStage  all values of one column: a threshold, and rows on its right side are kept
+
+A stage never opens a shard, never shortens a batch, never draws from a global random state and never
+changes itself. Numba is imported inside the functions: the coordinator, which only checks parameters,
+does without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field
+
+from dataselect.core.fingerprint import fingerprint
+
+Columns = Mapping[str, Any]
+"""Column name -> numpy array or Arrow array, all of one length."""
+Model = Mapping[str, np.ndarray]
+"""What `prepare` or `fit` made; memory-mapped and read-only in workers."""
+Rules = dict[str, np.ndarray]
+"""Rule in words -> bool[n_docs], True where a document breaks it. The first broken rule is the reason."""
+
+ModelPath = Annotated[str, Field(json_schema_extra={"format": "path"})]
+"""A file the stage reads: relative to the recipe; its content is part of the fingerprint."""
+
+
+class Texts:
+    """The documents of a batch: valid UTF-8, no nulls."""
+
+    def __init__(self, array: pa.Array, keys: np.ndarray | None = None) -> None:
+        """`keys` uint64[n, 2]: the documents' draw keys (hash of the id where there is one, else of the text)."""
+        self.array = array
+        self._keys = keys
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    @cached_property
+    def _buffers(self) -> tuple[np.ndarray, np.ndarray]:
+        from dataselect.kernels.arrow import text_buffers
+
+        return text_buffers(self.array)
+
+    @property
+    def offsets(self) -> np.ndarray:
+        """int64[n + 1]: document i is data[offsets[i]:offsets[i + 1]]."""
+        return self._buffers[0]
+
+    @property
+    def data(self) -> np.ndarray:
+        """uint8: UTF-8 of all documents, back to back."""
+        return self._buffers[1]
+
+    @property
+    def keys(self) -> np.ndarray:
+        """uint64[n, 2]: what random draws for these documents depend on."""
+        assert self._keys is not None
+        return self._keys
+
+    def take(self, mask: np.ndarray) -> Texts:
+        """The documents where `mask` is True."""
+        if mask.all():
+            return self
+        return Texts(self.array.filter(pa.array(mask)), None if self._keys is None else self._keys[mask])
+
+
+class Stage(BaseModel):
+    """Parameters of one stage, checked by pydantic; `use` names it in recipes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, protected_namespaces=())
+
+    use: ClassVar[str]
+    version: ClassVar[int] = 1
+    """Bump when the output for the same input changes."""
+    decide_fields: ClassVar[frozenset[str]] = frozenset()
+    """Parameters that `keep` alone reads: changing one recomputes no column."""
+    reads_text: ClassVar[bool] = True
+
+    optional: bool = Field(False, description="leave the stage out, and say so, where a file it needs is missing")
+
+    def file_fields(self) -> dict[str, str]:
+        """Parameter name -> path, for every parameter declared as a ModelPath."""
+        schema = type(self).model_json_schema(by_alias=False)["properties"]
+        paths = {}
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if value is not None and "path" in json_formats(schema[name]):
+                paths[name] = str(value)
+        return paths
+
+    def check_files(self) -> None:
+        """Raise BadModel where a file is not what the stage needs; runs before any work."""
+
+    def output_columns(self) -> dict[str, str]:
+        """Column name -> Arrow type of what the stage adds."""
+        return {}
+
+    def input_columns(self) -> list[str]:
+        """Columns of earlier stages that it reads."""
+        return []
+
+    def prepare(self) -> dict[str, np.ndarray] | None:
+        """Arrays made once from the stage's files (a folded model, target counts), or None."""
+        return None
+
+    def columns(self, texts: Texts, model: Model) -> Columns:
+        """Columns of these documents, each of length len(texts)."""
+        return {}
+
+    def keep(self, columns: Columns) -> Rules:
+        """Rules that drop rows; computed again from stored columns, so it must be cheap."""
+        return {}
+
+    def compute_fingerprint(self, file_digests: Mapping[str, str]) -> str:
+        """Identity of what `columns` computes: parameters that only `keep` reads are left out."""
+        skip = {"optional", "fit", *self.decide_fields, *self.file_fields()}
+        params = self.model_dump(mode="json", exclude=skip)
+        return fingerprint(self.use, self.version, params, dict(file_digests), self.source_digest())
+
+    def decide_fingerprint(self) -> str:
+        """Identity of what `keep` decides, given the columns."""
+        return fingerprint(self.use, self.version, self.model_dump(mode="json", include=set(self.decide_fields)))
+
+    @classmethod
+    def source_digest(cls) -> str | None:
+        """Digest of the stage's source for stages of the user's own; None for ours, which have versions."""
+        return getattr(cls, "_source_digest", None)
+
+
+class MapStage(Stage):
+    """Columns from the text, rules on the columns."""
+
+
+class DedupStage(Stage):
+    """Documents that share a key are duplicates; components of the sharing graph keep one member."""
+
+    def keys_per_doc(self) -> int:
+        """About how many keys a document has; sizes the partitions of the exchange."""
+        return 1
+
+    def dedup_keys(self, texts: Texts) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Keys of these documents, flat.
+
+        Returns (docs int64[m], keys uint64[m], check uint64[m] or None): document docs[j] (index in the
+        batch) has keys[j]; where given, `check` must be equal too (the second half of a 128-bit hash).
+        """
+        raise NotImplementedError
+
+
+class FittedStage(Stage):
+    """A MapStage whose model is fitted on a hash sample of the documents that reach it."""
+
+    fit: str = Field(
+        "exact",
+        description="exact: re-fitted on what reaches the stage; frozen: taken from the last published run; "
+        "or the path of a fitted model of an earlier output",
+    )
+
+    def sample(self, texts: Texts, share: float) -> pa.Table:
+        """What the fit must know of the sampled documents: one row each, with `doc` (index in the batch)."""
+        raise NotImplementedError
+
+    def fit_model(self, prepared: Model, samples: Iterator[pa.Table]) -> dict[str, np.ndarray]:
+        """The model, from the samples of those documents that reached the stage; order must not matter."""
+        raise NotImplementedError
+
+
+class Pool:
+    """The rows that reach a SelectStage, re-readable in DocId order."""
+
+    def batches(self) -> Iterator[PoolBatch]:
+        """One batch a segment, in DocId order; each pass gives the same."""
+        raise NotImplementedError
+
+
+class PoolBatch:
+    """Rows of one segment that reach the stage."""
+
+    def __init__(self, values: np.ndarray | None, keys: np.ndarray, n_bytes: np.ndarray, n_words: np.ndarray) -> None:
+        """values float64[n] or None; keys uint64[n, 2] (draw keys); n_bytes, n_words int64[n] of the texts."""
+        self.values, self.keys, self.n_bytes, self.n_words = values, keys, n_bytes, n_words
+
+    def __len__(self) -> int:
+        return len(self.n_bytes)
+
+
+class SelectStage(Stage):
+    """Keeps rows by comparing a rank key, an integer, with a threshold found over the whole pool."""
+
+    reads_text: ClassVar[bool] = False
+    fit: str = Field("exact", description="exact, frozen (the threshold of the last published run), or a path")
+
+    def find_threshold(self, pool: Pool) -> dict[str, np.ndarray]:
+        """The model: what `chosen` needs to decide each row alone; exact, in memory independent of the pool."""
+        raise NotImplementedError
+
+    def chosen(self, batch: PoolBatch, model: Model, state: dict[str, Any]) -> np.ndarray:
+        """bool[len(batch)]; `state` is carried over the batches of one pass in DocId order (for ties)."""
+        raise NotImplementedError
+
+    def draws(self, keys: np.ndarray) -> np.ndarray | None:
+        """float64[n]: the random draws of these draw keys, for `decisions/`; None where there are none."""
+        return None
+
+    def scaled(self, share: float) -> SelectStage:
+        """The same stage for a sample of `share` of the corpus: absolute budgets shrink with it."""
+        return self
+
+
+def json_formats(schema: Mapping[str, Any]) -> set[str]:
+    """All `format` values in a property's JSON schema, through anyOf."""
+    own = {str(schema["format"])} if "format" in schema else set()
+    return own.union(*(json_formats(option) for option in schema.get("anyOf", [])))

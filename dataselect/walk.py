@@ -1,0 +1,481 @@
+"""One walk over the plan, for `run` and for `plan`: phases of tasks, each decided before it is run."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dataselect.core.errors import BadShard, DataselectError
+from dataselect.core.fingerprint import fingerprint
+from dataselect.core.keys import artifact_name, column_name, identity_name
+from dataselect.core.listener import Listener
+from dataselect.core.pieces import Piece, Segment
+from dataselect.engine.job import Context, Job
+from dataselect.engine.local import LocalEngine, Task
+from dataselect.engine.read import BASE, Call, IdentifyCall, ReadCall, SegmentCall, artifact_names, identify_piece
+from dataselect.engine.reduce import Exchange, FitCall, GroupCall, JoinCall, MaskCall, PrepareCall, SelectCall
+from dataselect.engine.resolve import SegmentRefs
+from dataselect.engine.write import WriteCall, record_name
+from dataselect.io.bundle import Bundle
+from dataselect.io.store import Store
+from dataselect.planning.decisions import Decisions
+from dataselect.planning.reads import ReadPlan
+from dataselect.stages.base import DedupStage, SelectStage, Stage
+
+BASE_VERSION = 1
+WRITE_VERSION = 1
+_KEYS_PER_PARTITION = 4_000_000  # about 200 MB in the grouping task
+_MAX_PARTITIONS = 1024
+_BYTES_PER_SAMPLED_TEXT = 256 << 20  # text bytes after which a fit's sample is thinned
+
+
+class WaitsFor(Exception):
+    """Planning can't go on: later names depend on tasks that have not run."""
+
+
+@dataclass
+class PieceState:
+    """What is known of a piece."""
+
+    piece: Piece
+    segments: list[Segment] = field(default_factory=list)
+    complete: bool = False
+    status: str = "new"
+    """'known', 'partial' (an interrupted read), 'changed' (listing differs from what was read) or 'new'."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A task with what decides whether it runs."""
+
+    task: Task
+    artifact: str
+    parts: Mapping[str, str]
+    done: bool
+    weight: int = 0
+    """Bytes on the store that it reads; for progress."""
+
+
+@dataclass
+class Inputs:
+    """What a walk starts from; made by runner."""
+
+    job: Job
+    stages: list[Stage]
+    stage_fingerprints: list[str]
+    reads: list[ReadPlan]
+    given_models: dict[int, str]
+    """Fitted or selecting stage -> artifact of a model that was given or frozen."""
+    pieces: list[Piece]
+    on_bad_shard: str
+    bad_rows_allowed: Callable[[int], int]
+    rehash: bool
+
+
+class Walk:
+    """Runs (engine given) or only decides (None) every task, in phases."""
+
+    def __init__(
+        self, inputs: Inputs, work: Store, output: Store, decisions: Decisions, engine: LocalEngine | None, listener: Listener
+    ) -> None:
+        self._in, self._work, self._output = inputs, work, output
+        self._decisions, self._engine, self._listener = decisions, engine, listener
+        self._existing = {entry.name for entry in work.list() if not entry.name.startswith("identity/")}
+        self.pieces: list[PieceState] = []
+        self.bad_shards: dict[str, str] = {}
+        self.model_artifacts: dict[int, str] = {}
+        self._model_digests: dict[int, str] = {}
+        self._refs: list[SegmentRefs] = []
+        self._barrier_digests: list[dict[int, str]] = []
+        self._decide = [stage.decide_fingerprint() for stage in inputs.stages]
+        self._masks: set[str] = set()
+        self._first_number: dict[int, int] = {}
+        self._sample_names: dict[int, list[str]] = {}
+        self._stems: Counter[str] = Counter()
+        self.n_checked = 0
+
+    # Phases ---------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Everything up to, but without, writing. Raises WaitsFor when only planning."""
+        self._identify()
+        self._prepare()
+        for number, read in enumerate(self._in.reads):
+            if read.opened_by is not None:
+                self._fit(read.opened_by)
+            self._read(number, read)
+            last = self._in.reads[number + 1].opened_by if number + 1 < len(self._in.reads) else len(self._in.stages)
+            for i in range(read.opened_by or 0, last if last is not None else len(self._in.stages)):
+                if isinstance(self._in.stages[i], DedupStage):
+                    self._dedup(i)
+                elif isinstance(self._in.stages[i], SelectStage):
+                    self._select(i)
+
+    def steps(self) -> list[tuple[str, int]]:
+        """All phases in order, with about how many tasks each has."""
+        prepares = sum(type(stage).prepare is not Stage.prepare for stage in self._in.stages)
+        steps = [("prepare", prepares)] if prepares else []
+        bounds = [*(read.opened_by or 0 for read in self._in.reads), len(self._in.stages)]
+        for number, read in enumerate(self._in.reads):
+            if read.opened_by is not None:
+                steps.append((f"fit {self._label(read.opened_by)}", 1))
+            steps.append((f"read {number + 1}", len(self._in.pieces)))
+            for i in range(bounds[number], bounds[number + 1]):
+                if isinstance(self._in.stages[i], DedupStage):
+                    steps.append((f"dedup {self._label(i)}", 3))
+                elif isinstance(self._in.stages[i], SelectStage):
+                    steps.append((f"select {self._label(i)}", 2))
+        return [*steps, ("write", len(self._in.pieces))]
+
+    def _phase(self, name: str, planned: Sequence[Planned]) -> list[Any]:
+        """Decide and run the tasks of a phase; results of those that ran, None for the others."""
+        to_run = [
+            i for i, p in enumerate(planned) if self._decisions.add(p.task.name, name, done=p.done, parts=p.parts)
+        ]
+        results: list[Any] = [None] * len(planned)
+        if not to_run:
+            return results
+        if self._engine is None:
+            raise WaitsFor(name)
+        self._listener.phase(name, len(planned), len(to_run), sum(planned[i].weight for i in to_run))
+        for k, result in self._engine.run([planned[i].task for i in to_run], self._listener.progress):
+            results[to_run[k]] = result
+            chosen = planned[to_run[k]]
+            self._listener.task_done(chosen.task.name, chosen.weight, result)
+            self._existing.add(chosen.artifact)
+        self._listener.phase_done()
+        return results
+
+    # Pieces -----------------------------------------------------------------------------------------------
+
+    def _identify(self) -> None:
+        """Look up what is known of each piece; read again only those whose listing changed."""
+        self.pieces = [self._look_up(piece) for piece in self._in.pieces]
+        changed = [i for i, state in enumerate(self.pieces) if state.status == "changed"]
+        for i, result in zip(changed, self._check([self.pieces[i].piece for i in changed]), strict=True):
+            state = self.pieces[i]
+            if result.get("bad"):
+                self._bad_shard(state.piece, result["bad"])
+            else:
+                state.segments = [Segment(i, k, s["digest"], s["n_rows"]) for k, s in enumerate(result["segments"])]
+                state.complete = True
+        self.n_checked = len(changed)
+
+    def _check(self, pieces: Sequence[Piece]) -> list[dict[str, Any]]:
+        """Digests of pieces whose listing changed; `plan` reads them itself, to tell touched from changed."""
+        tasks = [Task(f"check {piece.name}", "read:identify_piece", IdentifyCall(piece)) for piece in pieces]
+        if not tasks or self._engine is None:
+            return [identify_piece(Context(self._in.job), task.call) for task in tasks]
+        self._listener.phase("check", len(tasks), len(tasks), sum(piece.n_bytes for piece in pieces))
+        results: list[dict[str, Any]] = [{}] * len(tasks)
+        for k, result in self._engine.run(tasks, self._listener.progress):
+            results[k] = result
+            self._listener.task_done(tasks[k].name, pieces[k].n_bytes, result)
+        self._listener.phase_done()
+        return results
+
+    def _look_up(self, piece: Piece) -> PieceState:
+        try:
+            with self._work.open(identity_name(piece.place())) as file:
+                record = json.loads(file.read())
+        except (OSError, ValueError):
+            return PieceState(piece)
+        if record["version"] != piece.version() or self._in.rehash:
+            # An interrupted first read of an older version says nothing of this one.
+            return PieceState(piece, status="changed") if record["complete"] else PieceState(piece)
+        ordinal = len(self.pieces)
+        segments = [Segment(ordinal, k, s["digest"], s["n_rows"]) for k, s in enumerate(record["segments"])]
+        return PieceState(piece, segments, record["complete"], "known" if record["complete"] else "partial")
+
+    def _bad_shard(self, piece: Piece, message: str) -> None:
+        if self._in.on_bad_shard == "stop":
+            raise BadShard(message)
+        self.bad_shards[piece.name] = message
+
+    # Models ------------------------------------------------------------------------------------------------
+
+    def _prepare(self) -> None:
+        """Arrays made from files: folded classifiers, target counts."""
+        todo = [i for i, stage in enumerate(self._in.stages) if type(stage).prepare is not Stage.prepare]
+        planned = []
+        for i in todo:
+            name = artifact_name("prepared", fingerprint("prepare", self._in.stage_fingerprints[i]))
+            task = Task(f"prepare {self._label(i)}", "reduce:prepare_stage", PrepareCall(i, name))
+            parts = {"parameters or files": self._in.stage_fingerprints[i]}
+            planned.append(Planned(task, name, parts, name in self._existing))
+        self._phase("prepare", planned)
+        for i, p in zip(todo, planned, strict=True):
+            self._set_model(i, p.artifact)
+        for i, name in self._in.given_models.items():
+            self._set_model(i, name)
+
+    def _set_model(self, stage: int, artifact: str) -> None:
+        self.model_artifacts[stage] = artifact
+        self._model_digests[stage] = Bundle(self._work, artifact).digest
+
+    def _label(self, stage: int) -> str:
+        return f"{stage}:{self._in.stages[stage].use}"
+
+    def _fit(self, i: int) -> None:
+        phase = f"fit {self._label(i)}"
+        mask = self._mask(i, phase)
+        samples = [self._sample_names[i][k] for k in range(len(self._refs))]
+        prepared = self.model_artifacts.get(i)
+        key = fingerprint("fit", self._in.stage_fingerprints[i], self._model_digests.get(i), samples, self._digest(mask))
+        name = artifact_name("fitted", key)
+        n_rows = tuple(refs.n_rows for refs in self._refs)
+        call = FitCall(i, prepared, tuple(samples), n_rows, mask, name)
+        parts = {"parameters or files": self._in.stage_fingerprints[i], "documents that reach it": key}
+        self._one(phase, phase, "reduce:fit_stage", call, name, parts)
+        self._set_model(i, name)
+
+    def _one(self, task: str, phase: str, function: str, call: Any, name: str, parts: Mapping[str, str]) -> None:
+        self._phase(phase, [Planned(Task(task, function, call), name, parts, name in self._existing)])
+
+    def _digest(self, artifact: str) -> str:
+        return Bundle(self._work, artifact).digest
+
+    # Reads --------------------------------------------------------------------------------------------------
+
+    def _calls(self, read: ReadPlan, number: int) -> tuple[Call, ...]:
+        """The stages of a read, each with the chain that its artifacts' names depend on."""
+        read_spec = self._in.job.read
+        base = fingerprint(
+            "base", BASE_VERSION, read_spec.text, read_spec.id, read_spec.max_row_bytes, self._in.job.sample_share
+        )
+        calls = [Call(BASE, "base", base)] if number == 0 else []
+        filters: list[str] = []
+        for i, role in read.roles:
+            model = None if role == "sample" else self.model_artifacts.get(i)
+            digest = self._model_digests.get(i) if model else None
+            share = self._sample_share() if role == "sample" else 1.0
+            stage = fingerprint(self._in.stage_fingerprints[i], role, digest, share)
+            calls.append(Call(i, role, fingerprint(base, stage, filters), model, share))
+            if role == "columns":
+                filters.append(fingerprint(stage, self._decide[i]))
+        return tuple(calls)
+
+    def _sample_share(self) -> float:
+        """Share of documents that a fit samples: a power of two, so that growth rarely changes it."""
+        share, text_bytes = 1.0, 4 * sum(piece.n_bytes for piece in self._in.pieces)
+        while share * text_bytes > 4 * _BYTES_PER_SAMPLED_TEXT:
+            share /= 2
+        return share
+
+    def _read(self, number: int, read: ReadPlan) -> None:
+        calls = self._calls(read, number)
+        if not calls:
+            return
+        phase = f"read {number + 1}"
+        mask = self._mask(read.opened_by, phase) if read.opened_by is not None else None
+        planned, states = [], [s for s in self.pieces if s.piece.name not in self.bad_shards]
+        for state in states:
+            segments = self._segment_calls(state, mask)
+            names = [name for s in segments for name in artifact_names(calls, s)]
+            done = state.complete and all(name in self._existing for name in names)
+            call = ReadCall(state.piece, calls, segments, state.complete)
+            parts = {
+                "content": fingerprint([s.digest for s in state.segments]),
+                "stages of this read": fingerprint([c.chain for c in calls]),
+                "rows that reach it": fingerprint([s.alive[2] if s.alive else "" for s in segments]),
+            }
+            task = Task(f"{phase} {state.piece.name}", "read:read_piece", call)
+            planned.append(Planned(task, "", parts, done, state.piece.n_bytes))
+        results = self._phase(phase, planned)
+        for state, result, p in zip(states, results, planned, strict=True):
+            if result is not None:
+                self._take_segments(state, result, p)
+        if number == 0:
+            self._merge(calls)
+        self._name_columns(calls, mask)
+
+    def _segment_calls(self, state: PieceState, mask: str | None) -> tuple[SegmentCall, ...]:
+        if mask is None:
+            return tuple(SegmentCall(segment.digest) for segment in state.segments)
+        bundle = Bundle(self._work, mask)
+        first = self._first_number[id(state)]
+        return tuple(
+            SegmentCall(s.digest, (mask, f"alive/{first + k}", bundle.section_digest(f"alive/{first + k}")))
+            for k, s in enumerate(state.segments)
+        )
+
+    def _take_segments(self, state: PieceState, result: dict[str, Any], planned: Planned) -> None:
+        if result.get("bad"):
+            self._bad_shard(state.piece, result["bad"])
+            return
+        if not state.complete:
+            state.segments = [Segment(0, k, s["digest"], s["n_rows"]) for k, s in enumerate(result["segments"])]
+            state.complete = True
+        digests = fingerprint([s.digest for s in state.segments])
+        self._decisions.parts[planned.task.name] = dict(planned.parts) | {"content": digests}
+
+    def _merge(self, calls: tuple[Call, ...]) -> None:
+        """Number all segments in DocId order, now that they are known, and check the bad rows."""
+        self.pieces = [state for state in self.pieces if state.piece.name not in self.bad_shards]
+        n_rows = n_bad = 0
+        first_bad = ""
+        for ordinal, state in enumerate(self.pieces):
+            self._first_number[id(state)] = len(self._refs)
+            for segment in state.segments:
+                base = column_name(calls[0].chain, segment.digest)
+                meta = Bundle(self._work, base).meta
+                n_rows, n_bad = n_rows + meta["n_rows"], n_bad + meta["n_bad"]
+                if meta["n_bad"] and not first_bad:
+                    bad = Bundle(self._work, base).table("bad").slice(0, 1).to_pylist()[0]
+                    first_bad = f"{state.piece.name}: row {bad['row']}: {bad['reason']}: {bad['detail']}"
+                self._refs.append(SegmentRefs(ordinal, segment.index, segment.n_rows, base))
+                self._barrier_digests.append({})
+        allowed = self._in.bad_rows_allowed(n_rows)
+        if n_bad > allowed:
+            raise DataselectError(
+                f"{n_bad} of {n_rows} rows are bad, more than input.max_bad_rows allows ({allowed}); the first: {first_bad}"
+            )
+
+    def _name_columns(self, calls: tuple[Call, ...], mask: str | None) -> None:
+        number = 0
+        for state in self.pieces:
+            for segment in self._segment_calls(state, mask):
+                for c, name in zip(calls, artifact_names(calls, segment), strict=True):
+                    if c.role == "sample":
+                        self._sample_names.setdefault(c.stage, []).append(name)
+                    elif c.role in ("columns", "keys"):
+                        self._refs[number].columns[c.stage] = name
+                number += 1
+
+    # Barriers ----------------------------------------------------------------------------------------------
+
+    def _segment_state(self, number: int, upto: int) -> list[Any]:
+        """What decides which rows of a segment reach stage `upto`."""
+        refs = self._refs[number]
+        stages = [
+            [refs.columns.get(i), self._decide[i], self._barrier_digests[number].get(i)] for i in range(upto)
+        ]
+        return [refs.base, stages]
+
+    def _reaching(self, number: int) -> SegmentRefs:
+        """Refs without the keys of dedups, which are no columns."""
+        refs = self._refs[number]
+        columns = {i: n for i, n in refs.columns.items() if not isinstance(self._in.stages[i], DedupStage)}
+        return SegmentRefs(refs.piece, refs.index, refs.n_rows, refs.base, columns, dict(refs.barriers))
+
+    def _all_reaching(self) -> tuple[SegmentRefs, ...]:
+        return tuple(self._reaching(number) for number in range(len(self._refs)))
+
+    def _mask(self, i: int, phase: str) -> str:
+        """Artifact with the rows that reach stage i."""
+        states = [self._segment_state(number, i) for number in range(len(self._refs))]
+        name = artifact_name("masks", fingerprint("mask", states))
+        call = MaskCall(i, self._all_reaching(), name)
+        if name not in self._masks:
+            self._one(f"mask {self._label(i)}", phase, "reduce:mask_rows", call, name, {"rows or stages before": name})
+            self._masks.add(name)
+        return name
+
+    def _dedup(self, i: int) -> None:
+        """Group equal keys by partitions of the key space, then join the groups."""
+        stage = self._in.stages[i]
+        assert isinstance(stage, DedupStage)
+        phase = f"dedup {self._label(i)}"
+        mask = self._mask(i, phase)
+        keys = tuple(refs.columns[i] for refs in self._refs)
+        n_rows = tuple(refs.n_rows for refs in self._refs)
+        exchange = Exchange(keys, n_rows, mask)
+        n_partitions = 1
+        while n_partitions * _KEYS_PER_PARTITION < sum(n_rows) * stage.keys_per_doc() and n_partitions < _MAX_PARTITIONS:
+            n_partitions *= 2
+        planned = []
+        for p in range(n_partitions):
+            key = fingerprint("group", self._in.stage_fingerprints[i], keys, n_rows, self._digest(mask), p, n_partitions)
+            name = artifact_name("groups", key)
+            task = Task(f"group {self._label(i)} {p + 1}/{n_partitions}", "reduce:group_keys", GroupCall(exchange, p, n_partitions, name))
+            planned.append(Planned(task, name, {"keys or rows that reach it": key}, name in self._existing))
+        self._phase(phase, planned)
+        groups = tuple(p.artifact for p in planned)
+        names = tuple((tuple(s.name for s in state.piece.shards), state.piece.part) for state in self.pieces)
+        key = fingerprint("join", [self._digest(name) for name in groups], n_rows, names)
+        name = artifact_name("joined", key)
+        call = JoinCall(exchange, groups, self._all_reaching(), names, name)
+        self._one(f"join {self._label(i)}", phase, "reduce:join_groups", call, name, {"groups or rows": key})
+        self._set_barrier(i, name, ("keep", "dups"))
+
+    def _select(self, i: int) -> None:
+        stage = self._in.stages[i]
+        assert isinstance(stage, SelectStage)
+        phase = f"select {self._label(i)}"
+        mask = self._mask(i, phase)
+        column_stage = self._column_stage(stage)
+        segments = self._all_reaching()
+        scores = [refs.columns.get(-1 if column_stage is None else column_stage) for refs in segments]
+        frozen = self._in.given_models.get(i)
+        key = fingerprint(
+            "select",
+            self._in.stage_fingerprints[i],
+            scores,
+            [refs.base for refs in segments],
+            self._digest(mask),
+            self._digest(frozen) if frozen else None,
+        )
+        name = artifact_name("selected", key)
+        call = SelectCall(i, column_stage, segments, mask, frozen, name)
+        parts = {"parameters": self._in.stage_fingerprints[i], "scores or rows that reach it": key}
+        self._one(phase, phase, "reduce:select_rows", call, name, parts)
+        self.model_artifacts[i] = name
+        self._set_barrier(i, name, ("keep",))
+
+    def _column_stage(self, stage: Stage) -> int | None:
+        names = stage.input_columns()
+        return self.column_stages()[names[0]] if names else None
+
+    def column_stages(self) -> dict[str, int]:
+        """Column name -> index of the stage that adds it."""
+        return {name: i for i, stage in enumerate(self._in.stages) for name in stage.output_columns()}
+
+    def _set_barrier(self, i: int, artifact: str, sections: tuple[str, ...]) -> None:
+        bundle = Bundle(self._work, artifact)
+        for number, refs in enumerate(self._refs):
+            refs.barriers[i] = (artifact, number)
+            digests = [bundle.section_digest(f"{section}/{number}") for section in sections]
+            self._barrier_digests[number][i] = fingerprint(digests)
+
+    # Writing -----------------------------------------------------------------------------------------------
+
+    def write_keys(self) -> list[str]:
+        """For every piece the key of what it writes: changes when its output or its decisions may."""
+        output = self._in.job.output
+        spec = [WRITE_VERSION, output.format, output.add, output.columns, output.dropped]
+        stages = [[fp, decide] for fp, decide in zip(self._in.stage_fingerprints, self._decide, strict=True)]
+        numbers = iter(range(len(self._refs)))
+        keys = []
+        for state in self.pieces:
+            segments = [[s.digest, self._segment_state(next(numbers), len(self._in.stages))] for s in state.segments]
+            shards = [shard.name for shard in state.piece.shards]
+            keys.append(fingerprint("write", spec, stages, shards, state.piece.part, self._stem(state.piece), segments))
+        return keys
+
+    def _stem(self, piece: Piece) -> str:
+        """Output name without its ending; the whole input name where two inputs differ in the ending only."""
+        if not self._stems:
+            self._stems = Counter(state.piece.stem for state in self.pieces)
+        converted = self._in.job.output.format != "same"
+        return piece.name if converted and self._stems[piece.stem] > 1 else piece.stem
+
+    def write(self, keys: Sequence[str], generation: str | None, reusable: Callable[[int, str], dict[str, Any] | None]) -> list[dict[str, Any]]:
+        """Write every piece; records in piece order. `reusable` gives the record of what is there already."""
+        columns = tuple(self.column_stages().items())
+        refs = self._all_reaching()
+        planned, records = [], []
+        number = 0
+        for i, state in enumerate(self.pieces):
+            segments = refs[number : number + len(state.segments)]
+            number += len(state.segments)
+            record = reusable(i, keys[i])
+            records.append(record)
+            call = WriteCall(state.piece, segments, columns, generation, keys[i], self._stem(state.piece))
+            task = Task(f"write {state.piece.name}", "write:write_piece", call)
+            parts = {"rows kept or decisions": keys[i]}
+            planned.append(Planned(task, record_name(keys[i]), parts, record is not None, state.piece.n_bytes))
+        results = self._phase("write", planned)
+        return [r["record"] if r is not None else rec for r, rec in zip(results, records, strict=True)]  # type: ignore[misc]
