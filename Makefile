@@ -11,6 +11,7 @@ help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/stamp ## Make .venv and install dataselect into it (again only when pyproject.toml changes)
+	@:
 
 .venv/stamp: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "dataselect needs Python 3.10 or newer; name one with make PYTHON=python3.x")'
@@ -20,6 +21,7 @@ setup: .venv/stamp ## Make .venv and install dataselect into it (again only when
 	@touch $@
 
 sample: .sample/README.md ## Make the sample corpus in .sample/ out of the installed packages' own text
+	@:
 
 .sample/README.md: | .venv/stamp
 	@$(BIN)/python scripts/make_sample.py .sample

@@ -4,9 +4,9 @@ Training runs in one thread by default. fastText's threads write to shared weigh
 them give another model at every run; one thread gives the same file for the same input, versions and machine.
 The package fills its input matrix with random numbers in ten parts, one a thread, so with one thread nine
 tenths stay as the allocator left them: in a small model garbage of earlier use, up to "Encountered NaN". So
-training runs in a process of its own, where glibc's allocator clears what it hands out. Nine tenths of zeros are
-harmless: the vocabulary comes first, its frequent words foremost, and what starts at zero is nearly all hashed
-n-grams, which learn from the first step at which the words of their text do.
+training runs in a process of its own, where glibc's allocator clears what it hands out. Nine tenths of zeros
+are harmless: the vocabulary comes first, its frequent words foremost, and what starts at zero is nearly all
+hashed n-grams, which learn from the first step at which the words of their text do.
 
 The package learns line by line and never shuffles, so lines are written in the order of a hash of their text:
 classes mix, and the model depends neither on the order of the files nor on that of their rows.
@@ -170,7 +170,7 @@ def train_and_predict(params: str, model_file: str, held_file: str) -> None:
     model.save_model(model_file)
     with Path(held_file).open("rb") as lines, Path(held_file).with_suffix(".json").open("w") as results:
         for line in lines:
-            label, _, document = bytes(line).partition(b" ")
+            label, _, document = line.partition(b" ")
             # The binding's own method: the package's Python wrapper fails with numpy 2.
             predicted = model.f.predict(document, -1, 0.0, "replace")
             results.write(json.dumps([label.decode(), predicted]) + "\n")
@@ -207,9 +207,8 @@ def _write_lines(
     with train_file.open("wb") as train:
         for file in part_files:
             lines = file.read_bytes().splitlines(keepends=True)
-            train.writelines(
-                sorted(lines, key=lambda line: (_digest(line.partition(b" ")[2][:-1], seed)[8:], line))
-            )
+            lines.sort(key=lambda line: (_digest(line.partition(b" ")[2][:-1], seed)[8:], line))
+            train.writelines(lines)
             file.unlink()
     return counts
 

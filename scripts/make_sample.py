@@ -53,16 +53,16 @@ MAX_CHARS = 150_000
 SHORT_CHARS = 200
 SHORT_KEPT_OF = 8
 
-# The target domain: statistics and array computing. One half of these files (by hash of the path) is held out.
+# The target domain: statistics and array computing. Half of these files (by hash of the path) is held out.
 TARGET_FILES = re.compile(r"^(scipy/stats/|numpy/(lib|ma|linalg|random)/|stdlib/(statistics|random)\.py)")
 
 # Sources held out for the two classes of the quality model. Both classes come from the same sources, so that
-# the model learns prose against noise and not one package against another. No package that another one carries
-# a copy of (pip: rich, idna; setuptools: distutils) is here.
+# the model learns prose against noise and not one package against another. No package is here that another
+# one carries a copy of (pip: rich, idna; setuptools: distutils).
 CLASSIFIER_SOURCES = frozenset(
     """
-    aiohttp anyio click filelock fsspec httpcore2 httpx2 huggingface-hub hypothesis llvmlite markdown-it-py mypy
-    numba pluggy pydantic-core tqdm xxhash
+    aiohttp anyio click filelock fsspec httpcore2 httpx2 huggingface-hub hypothesis llvmlite markdown-it-py
+    mypy numba pluggy pydantic-core tqdm xxhash
     stdlib._pydecimal stdlib.asyncio stdlib.configparser stdlib.doctest stdlib.email stdlib.encodings
     stdlib.logging stdlib.multiprocessing stdlib.optparse stdlib.pydoc_data stdlib.tarfile stdlib.tkinter
     stdlib.unittest
@@ -77,7 +77,6 @@ STOPWORDS = frozenset(
 
 SKIPPED_PARTS = frozenset({"__pycache__", "test", "tests", "idle_test", "site-packages", "dist-packages"})
 LICENCE_NAME = re.compile(r"(licen[cs]e|copying|notice|authors)", re.IGNORECASE)
-N_SHARDS = 8
 ROWS_PER_ROW_GROUP = 300
 ROWS_PER_FRAME = 150
 
@@ -168,7 +167,7 @@ def texts_of(name: str, content: str) -> Texts:
 
 
 def description(content: str) -> Texts:
-    """The two halves of a METADATA file: header fields (machine-written) and the project's own description."""
+    """The halves of a METADATA file: header fields (machine-written) and the project's description."""
     message = email.parser.Parser().parsestr(content)
     header, _, _ = content.partition("\n\n")
     yield "metadata", 1, header
@@ -422,9 +421,11 @@ def readme(sets: dict[str, list[Document]], in_shard: list[list[Document]]) -> s
     lines = [
         "# The sample",
         "",
-        "Real text from this machine's Python installation (standard library and installed packages), made by",
-        "`scripts/make_sample.py`. Other versions give another sample. It belongs to the authors of those packages,",
-        "under their licences. Fields of a row: `id`, `text`, `source` (package), `kind`, `n_lines`.",
+        "Real text from this machine's Python installation (standard library and installed packages), made",
+        "by `scripts/make_sample.py`. Other versions give another sample. It belongs to the authors of those",
+        "packages, under their licences.",
+        "",
+        "Fields of a row: `id`, `text`, `source` (package), `kind`, `n_lines`.",
         "",
         "| file | rows | MB of text | what it is |",
         "|---|---:|---:|---|",

@@ -1,13 +1,13 @@
 """Make the inputs of the memory and robustness tests, from the same real text as the sample.
 
-    python scripts/make_stress.py zst      OUT.jsonl.zst --gb 2        one frame, read to its end or not at all
-    python scripts/make_stress.py rowgroup OUT.parquet   --gb 1        one row group
-    python scripts/make_stress.py tiny     OUT --files 200000 --bytes 5000
-    python scripts/make_stress.py bad      OUT                         every kind of bad row, and their number
+    python scripts/make_stress.py zst OUT.jsonl.zst --gb 2                  a single frame
+    python scripts/make_stress.py rowgroup OUT.parquet --gb 1               a single row group
+    python scripts/make_stress.py tiny OUT --files 200000 --bytes 5000      many files in nested folders
+    python scripts/make_stress.py bad OUT                                   every kind of bad row
 
-The large ones repeat the sample's documents; in every copy each word gets the copy's number as a suffix, so that
-copies share no n-gram and are no duplicates. All are deterministic for the same installed versions, and written
-as a stream.
+The large ones repeat the sample's documents; in every copy each word gets the copy's number as a suffix, so
+that copies share no n-gram and are no duplicates. All are deterministic for the same installed versions, and
+written as a stream.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
 
-# An end of a word in JSON-escaped text: before a space or an escaped newline, or at the end; not on an empty line.
+# An end of a word in JSON-escaped text: before a space or an escaped newline, or at the end.
 WORD_END = re.compile(rb"(?<=[^ \\])(?<!\\n)(?= |\\n|$)")
 ROWS_PER_BATCH = 2_000
 
@@ -71,8 +71,8 @@ def make_zst(out: Path, n_bytes: int) -> str:
 def make_rowgroup(out: Path, n_bytes: int) -> str:
     """One Parquet file whose single row group holds `n_bytes` of text.
 
-    pyarrow begins a row group with every write, so the rows go through a memory-mapped Arrow file next to `out`
-    (the kernel may drop its pages) and are written at once.
+    pyarrow begins a row group with every write, so the rows go through a memory-mapped Arrow file next to
+    `out` (the kernel may drop its pages) and are written at once.
     """
     schema = pa.schema({"id": pa.string(), "text": pa.string()})
     rows = endless_rows()
@@ -192,7 +192,7 @@ def bad_lines(documents: Iterator[make_sample.Document]) -> list[Line]:
 
 
 def make_bad(out: Path) -> str:
-    """Small shards with every kind of bad row, and `expected.json` with the number of each kind in each shard."""
+    """Small shards with every kind of bad row, and `expected.json` with the number of each kind."""
     documents = iter(base_documents())
     out.mkdir(parents=True, exist_ok=True)
     kinds: dict[str, list[str]] = {}
@@ -249,7 +249,7 @@ def write_bad_parquet(
 
 
 def expected(kinds: dict[str, list[str]]) -> dict[str, object]:
-    """The content of expected.json. Rows are numbered without blank lines; `kinds` of a shard is in row order."""
+    """The content of expected.json; `lines` of a shard is the kind of every line, in order."""
     totals = Counter(kind for names in kinds.values() for kind in names)
     return {
         "max_row_bytes": MAX_ROW_BYTES,

@@ -152,13 +152,12 @@ def id_path(name: str | None, text: TextSpec) -> tuple[str, ...] | None:
 
 def joined_texts(values: list[pa.Array]) -> pa.LargeStringArray:
     """Several large_string[n] as one, joined by newlines; null only where all of them are."""
-    if len(values) == 1:
-        return values[0]
-    joined = pc.binary_join_element_wise(*values, pa.scalar(JOINT, pa.large_string()), null_handling="skip")
-    present = values[0].is_valid()
+    joined = values[0]
     for value in values[1:]:
-        present = pc.or_(present, value.is_valid())
-    return pc.if_else(present, joined, pa.scalar(None, pa.large_string()))
+        # Not null_handling="skip" over all columns: it loses rows in which every value is null (Arrow 26).
+        both = pc.binary_join_element_wise(joined, value, pa.scalar(JOINT, pa.large_string()))
+        joined = pc.coalesce(both, joined, value)
+    return joined
 
 
 def empty_texts() -> pa.LargeStringArray:

@@ -23,7 +23,7 @@ from dataselect.io.batch import (
 from dataselect.io.lines import WHITE_SPACE
 
 
-class Refusal(Exception):  # noqa: N818
+class Refusal(Exception):
     """Why a row is bad: one of REASONS, and what exactly."""
 
     def __init__(self, reason: str, detail: str = "") -> None:

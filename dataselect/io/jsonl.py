@@ -17,7 +17,6 @@ may repeat.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -60,14 +59,11 @@ def iter_jsonl(
     segment_bytes: int | None = None,
     max_row_bytes: int = 64 << 20,
     block_bytes: int = 4 << 20,
-    batch_rows: int = 16_384,
-    skip_segments: int = 0,
 ) -> Iterator[TextBatch]:
     """The texts (and ids) of a piece; arguments, row numbers and segments as in `iter_line_blocks`.
 
     An id that is a number is its JSON text (1 -> "1", 1.0 -> "1.0"); one that is neither string nor number
-    is null. batch_rows: at most so many rows in a batch. skip_segments: so many leading segments are
-    decompressed, but neither parsed nor given out.
+    is null. A batch has the rows of a block.
     Raises BadShard; bad rows are in the batches. max_row_bytes is at most 1 GiB (ValueError).
     """
     if max_row_bytes > _MAX_ROW_BYTES:
@@ -84,7 +80,11 @@ def iter_jsonl(
     yield from parse_blocks(blocks, text, id)
 
 
-def parse_blocks(blocks: Iterable[LineBlock], text: TextSpec, id: str | None) -> Iterator[TextBatch]:  # noqa: A002
+def parse_blocks(
+    blocks: Iterable[LineBlock],
+    text: TextSpec,
+    id: str | None,  # noqa: A002
+) -> Iterator[TextBatch]:
     """The texts (and ids) of blocks of lines, a batch for each block; see `iter_jsonl`."""
     parser = _BlockParser(text, id)
     for block in blocks:

@@ -172,8 +172,8 @@ def ngram_lists(
     """The buckets of every document's n-grams, as (bucket_offsets int64[n_docs + 1], buckets).
 
     Document i owns buckets[bucket_offsets[i]:bucket_offsets[i + 1]]: for every token, the n-grams of 1 to
-    `order` tokens that end at it, the shortest first. `buckets` is uint16 for n_buckets <= 65536, else uint32.
-    Arguments as for `count_ngrams`.
+    `order` tokens that end at it, the shortest first. `buckets` is uint16 for n_buckets <= 65536, else
+    uint32. Arguments as for `count_ngrams`.
     """
     _check(order, n_buckets)
     dtype = np.uint16 if n_buckets <= 1 << 16 else np.uint32
