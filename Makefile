@@ -29,8 +29,9 @@ sample: .sample/README.md ## Make the sample corpus in .sample/ out of the insta
 run: setup sample ## The quick start: train a small quality model, run configs/quickstart.yaml
 	@if [ -f .sample/quality.bin ]; then :; \
 	elif $(BIN)/python -c 'import fasttext' 2>/dev/null; then \
+	    echo "Training .sample/quality.bin (model card: .sample/quality.bin.json) ..." >&2; \
 	    $(BIN)/dataselect train --positive .sample/hq.jsonl --negative .sample/lq.jsonl \
-	        --out .sample/quality.bin --dim 16 --bucket 200000; \
+	        --out .sample/quality.bin --dim 16 --bucket 200000 --epoch 25 >/dev/null; \
 	else \
 	    echo "No wheel of fastText for this Python and platform: the run leaves out the quality stage." >&2; \
 	    echo "(With a C++ compiler: $(BIN)/pip install -e '.[train]')" >&2; \

@@ -66,7 +66,7 @@ class ParquetInfo:
 
 def describe(source: Source, text: TextSpec | None = None) -> ParquetInfo:
     """Schema and row groups, from the footer; n_text_bytes is n_bytes without `text`. Raises BadShard."""
-    with _opened(source, _TABLE_BUFFER_BYTES) as file:
+    with _opened(source, _TABLE_BUFFER_BYTES) as file, _shard_errors(source):
         columns = set(_columns(source, file.schema_arrow, text)) if text is not None else None
         groups = []
         for index in range(file.num_row_groups):
@@ -99,7 +99,8 @@ def iter_parquet(
     Raises BadShard where the shard is corrupt, or has no such column of a fitting type.
     """
     with _opened(source, _TEXT_BUFFER_BYTES) as file:
-        reader = _TextReader(source, file, text, id, max_row_bytes)
+        with _shard_errors(source):
+            reader = _TextReader(source, file, text, id, max_row_bytes)
         groups = _group_range(source, file, row_groups)
         pending, n_rows = _Pending(batch_rows, batch_bytes), 0
         for index in groups:
@@ -124,7 +125,8 @@ def iter_parquet_tables(
     The tables' schema is the file's, metadata included. Raises BadShard.
     """
     with _opened(source, _TABLE_BUFFER_BYTES) as file:
-        schema, first_row = file.schema_arrow, 0
+        with _shard_errors(source):
+            schema, first_row = file.schema_arrow, 0
         pending: list[pa.RecordBatch] = []
         n_bytes = 0
         for index in _group_range(source, file, row_groups):
@@ -132,7 +134,8 @@ def iter_parquet_tables(
                 pending.append(batch)
                 n_bytes += batch.nbytes
                 if n_bytes >= batch_bytes:
-                    table = pa.Table.from_batches(pending, schema)
+                    with _shard_errors(source):
+                        table = pa.Table.from_batches(pending, schema)
                     yield first_row, table
                     first_row, pending, n_bytes = first_row + len(table), [], 0
         if pending:
@@ -156,10 +159,9 @@ def content_digest(source: Source, row_groups: RowGroups | None = None) -> Segme
 
 def _content_digest(source: Source, file: pq.ParquetFile, groups: range) -> SegmentEnd:
     """xxh3_128 of schema, metadata, row counts and the column chunks' raw bytes of these row groups."""
-    total, n_bytes, n_rows = xxhash.xxh3_128(_schema_bytes(file)), 0, 0
-    with _shard_errors(source):
-        raw = source.open()
-    with raw:
+    n_bytes = n_rows = 0
+    with _shard_errors(source), source.open() as raw:
+        total = xxhash.xxh3_128(_schema_bytes(file))
         for index in groups:
             group = file.metadata.row_group(index)
             n_rows += group.num_rows
@@ -169,9 +171,8 @@ def _content_digest(source: Source, file: pq.ParquetFile, groups: range) -> Segm
                 total.update(f"{length};".encode())
                 n_bytes += length
                 raw.seek(start)
-                while length:
-                    with _shard_errors(source):
-                        data = raw.read(min(length, _DIGEST_CHUNK_BYTES))
+                while length > 0:
+                    data = raw.read(min(length, _DIGEST_CHUNK_BYTES))
                     if not data:
                         raise BadShard(f"{source.name}: truncated: a column chunk ends after the file")
                     total.update(data)
@@ -203,7 +204,13 @@ def _shard_errors(source: Source) -> Iterator[None]:
     """Arrow's and the system's errors as one sentence with the shard's name."""
     try:
         yield
-    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+    except (
+        OSError,
+        pa.ArrowException,
+        ValueError,
+    ) as error:  # ValueError: names that are no UTF-8, offsets < 0
+        if isinstance(error, OSError) and error.errno is not None:
+            raise BadShard(f"{source.name}: cannot be read: {error.strerror or error}") from error
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise BadShard(f"{source.name}: not a whole Parquet file, truncated or corrupt: {reason}") from error
 
@@ -244,11 +251,11 @@ def _steps(
     source: Source, file: pq.ParquetFile, index: int, columns: list[str] | None
 ) -> Iterator[pa.RecordBatch]:
     """A row group in record batches of about _STEP_BYTES by its own average."""
-    group = file.metadata.row_group(index)
-    n_bytes = _uncompressed_bytes(group, None if columns is None else set(columns))
-    step = min(max(1, _STEP_BYTES * group.num_rows // max(1, n_bytes)), _STEP_ROWS)
     n_rows = 0
     with _shard_errors(source):
+        group = file.metadata.row_group(index)
+        n_bytes = _uncompressed_bytes(group, None if columns is None else set(columns))
+        step = min(max(1, _STEP_BYTES * group.num_rows // max(1, n_bytes)), _STEP_ROWS)
         batches = file.iter_batches(step, row_groups=[index], columns=columns, use_threads=False)
     while True:
         with _shard_errors(source):
