@@ -1,5 +1,7 @@
 """Every kernel equals its slow twin bit for bit; what the twins mean is checked against other libraries."""
 
+import contextlib
+import itertools
 import re
 import subprocess
 import sys
@@ -12,7 +14,7 @@ import pytest
 from datasketch import MinHash
 
 from dataselect.core.lsh import optimal_bands
-from dataselect.kernels import groups, hashing, minhash, ngrams, reference, text, unicode_tables
+from dataselect.kernels import groups, hashing, minhash, ngrams, reference, text, tokens, unicode_tables
 from dataselect.kernels.arrow import text_buffers
 
 # One of every kind: classes, case pairs that change length, the two deviations, separators, astral planes.
@@ -37,6 +39,8 @@ INVALID = [
     b"\x80",
     b"\xc3",
     b"\xc0\x80",
+    b"\xc1\xa1",
+    b"\xe0\x81\xa1",
     b"\xe2\x82",
     b"\xed\xa0\x80",
     b"\xf0\x9f\x98",
@@ -189,6 +193,30 @@ def test_result_of_a_document_does_not_depend_on_its_batch(kernel):
             np.testing.assert_array_equal(column, np.concatenate(parts))
 
 
+def test_decode_takes_exactly_the_well_formed_characters():
+    edges = [0x00, 0x7F, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF, 0xC0]
+    for first in range(0x80, 0x100):
+        for rest in itertools.product(edges, repeat=3):
+            sequence = bytes([first, *rest])
+            expected = (-1, 1)
+            for n_bytes in (2, 3, 4):
+                with contextlib.suppress(UnicodeDecodeError, TypeError):
+                    expected = ord(sequence[:n_bytes].decode()), n_bytes
+                    break
+            assert tokens.decode(np.frombuffer(sequence, np.uint8), 0, 4) == expected
+
+
+def test_list_ngrams_stops_before_the_document_that_does_not_fit():
+    offsets, data = BATCHES["all ascii"]
+    expected_offsets, expected = reference.ngram_lists(offsets, data, 2, 1000)
+    last_doc = int(np.flatnonzero(np.diff(expected_offsets))[-1])
+    for n_missing, stops_at in ((0, len(offsets) - 1), (1, last_doc)):
+        bucket_offsets, out = np.zeros_like(offsets), np.zeros(len(expected) - n_missing, np.uint16)
+        tables = unicode_tables.PAGE_OF, unicode_tables.PAGES
+        assert ngrams._list_ngrams(offsets, data, *tables, 2, 1000, 0, bucket_offsets, out) == stops_at
+        np.testing.assert_array_equal(bucket_offsets[: stops_at + 1], expected_offsets[: stops_at + 1])
+
+
 def test_ngram_lists_grows_where_tokens_are_a_byte_each():
     texts = pa.array(["a." * 20_000, "b!" * 20_000, "c"], pa.large_string())
     offsets, buckets = ngrams.ngram_lists(*text_buffers(texts), 2, 10_000)
@@ -239,8 +267,8 @@ def test_the_two_deviations_from_str_lower():
 
 
 def test_wordpunct_example_of_dsir():
-    tokens = list(reference.tokens(b"Alice's e-mail: a_b 3.5% ok...", punctuation=True))
-    assert tokens == ["alice", "'", "s", "e", "-", "mail", ":", "a_b", "3", ".", "5", "%", "ok", "..."]
+    found = list(reference.tokens(b"Alice's e-mail: a_b 3.5% ok...", punctuation=True))
+    assert found == ["alice", "'", "s", "e", "-", "mail", ":", "a_b", "3", ".", "5", "%", "ok", "..."]
 
 
 def test_token_hashes_are_distinct():

@@ -135,7 +135,10 @@ def is_good(line, max_row_bytes):
     if not line.strip():
         return None
     try:
-        row = json.loads(line.decode())
-        return len(row["text"].encode()) > -1 and len(line) <= max_row_bytes
-    except (ValueError, TypeError, KeyError, AttributeError):
+        pairs = json.loads(line.decode("utf-8-sig"), object_pairs_hook=list)
+        texts = [value for key, value in pairs if key == "text"]
+        (text,) = texts
+        text.encode()
+    except (ValueError, TypeError, AttributeError):
         return False
+    return isinstance(text, str) and len(line) <= max_row_bytes
