@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -117,14 +118,14 @@ def train(
 
 @app.command()
 def ls(
-    output: Annotated[Path, typer.Argument(help="output folder", show_default=False)],
+    output: Annotated[str, typer.Argument(help="output folder", show_default=False)],
     as_json: JsonOption = False,
 ) -> None:
     """List the live shards of an output folder."""
     from dataselect.io.store import store_at
     from dataselect.publish import live_shards
 
-    paths = [str(output / name) for name in live_shards(store_at(output))]
+    paths = [f"{output.rstrip('/')}/{name}" for name in live_shards(store_at(output))]
     _print(paths, as_json, "\n".join)
 
 
@@ -137,7 +138,9 @@ def stages(as_json: JsonOption = False) -> None:
 
 
 @app.command()
-def schema() -> None:
+def schema(
+    as_json: Annotated[bool, typer.Option("--json", help="the schema is JSON with or without it")] = True,
+) -> None:
     """Print the JSON Schema of a recipe, for editors and CI."""
     from dataselect.planning.recipe import recipe_schema
 
@@ -177,6 +180,10 @@ def main() -> None:
         print(f"dataselect: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the exit's flush complains
+        sys.exit(1)
+    except OSError as error:
+        print(f"dataselect: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("dataselect: stopped; the same command goes on from here", file=sys.stderr)

@@ -16,7 +16,7 @@ import os
 import platform
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ def read_manifest(output: Store) -> dict[str, Any] | None:
     try:
         with output.open(MANIFEST) as file:
             manifest = json.loads(file.read())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError as error:
         raise RecipeError(f"{output.url}/{MANIFEST}: not a manifest of dataselect") from error
@@ -53,12 +53,16 @@ def check_folder(output: Store) -> None:
         return
     if not output.root.is_dir():
         raise RecipeError(f"output.folder: {output.root} is a file, not a folder")
-    others = [p.name for p in sorted(output.root.iterdir()) if p.name not in _OURS and not _GENERATION.match(p.name)]
+    others = [p.name for p in sorted(output.root.iterdir()) if not _is_ours(p.name)]
     if others:
         raise RecipeError(
             f"output.folder: {output.root} holds files that dataselect did not write ({others[0]}"
             f"{', ...' if len(others) > 1 else ''}); name a new or an empty folder"
         )
+
+
+def _is_ours(name: str) -> bool:
+    return name in _OURS or name.startswith(".tmp-") or _GENERATION.match(name) is not None
 
 
 @contextlib.contextmanager
@@ -89,12 +93,22 @@ class Publisher:
         self.generation = f"{number:06d}-{fingerprint(keys)[:12]}"
         self._keys = keys
 
-    def up_to_date(self) -> dict[str, Any] | None:
+    def up_to_date(self, bad_shards: Mapping[str, str]) -> dict[str, Any] | None:
         """The live manifest where it already is what this run would publish, and its files are there."""
         if self._live is None or [entry["key"] for entry in self._live["pieces"]] != self._keys:
             return None
+        if self._live["bad_shards"] != bad_shards:
+            return None
         live = self._live["generation"]
         return self._live if all(self._present(entry["files"], live) for entry in self._live["pieces"]) else None
+
+    def settle(self) -> str:
+        """Finish what a publication that was killed after its switch left undone; the live digest."""
+        assert self._live is not None
+        if isinstance(self._output, LocalStore):
+            _point(self._output.root, self._live["generation"])
+            _forget(self._output.root, {self._live["generation"], self._live["previous"]})
+        return str(self._live["digest"])
 
     def reusable(self, number: int, key: str) -> dict[str, Any] | None:
         """The record of a piece that is written already, here or in an earlier generation."""
@@ -164,10 +178,13 @@ def _without_folder(files: dict[str, Any], generation: str) -> dict[str, Any]:
 def _point(root: Path, generation: str) -> None:
     """OUT/current, replaced in one step."""
     with explained(str(root / _CURRENT)):
+        link = root / _CURRENT
+        if link.is_symlink() and os.readlink(link) == generation:
+            return
         temporary = root / f".tmp-{os.getpid()}-current"
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(generation)
-        os.replace(temporary, root / _CURRENT)
+        os.replace(temporary, link)
 
 
 def _forget(root: Path, keep: set[str | None]) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
@@ -110,9 +111,7 @@ def run(
     for text in prepared.recipe.left_out:
         figures.note(text)
     n_workers = workers or default_workers()
-    with locked(prepared.output):
-        if isinstance(prepared.work, LocalStore):
-            prepared.work.sweep()
+    with locked(prepared.output), _swept(prepared):
         with LocalEngine(prepared.inputs.job, n_workers) as engine:
             walk = Walk(prepared.inputs, prepared.work, prepared.output, prepared.decisions, engine, figures)
             walk.run()
@@ -120,12 +119,28 @@ def run(
             publisher = Publisher(prepared.output, prepared.work, keys) if sample is None else None
             outcome = _write(walk, keys, publisher)
         _check_ledger(outcome)
-        _check_expect(prepared.recipe, outcome.ledger)
+        if publisher is not None:
+            _check_expect(prepared.recipe, outcome.ledger)
         report = _report(prepared, walk, figures, outcome) | {"workers": n_workers}
-        if publisher is not None and not outcome.up_to_date:
+        if publisher is not None and outcome.up_to_date:
+            report["digest"] = publisher.settle()
+        elif publisher is not None:
             _publish(prepared, walk, publisher, outcome, report)
         save_last(prepared.work, prepared.output.url, prepared.decisions)
     return report
+
+
+@contextlib.contextmanager
+def _swept(prepared: Prepared) -> Iterator[None]:
+    """Remove temporary files of killed writers: those of earlier runs, and in the end this run's own."""
+    stores = [store for store in (prepared.work, prepared.output) if isinstance(store, LocalStore)]
+    try:
+        for store in stores:
+            store.sweep()
+        yield
+    finally:
+        for store in stores:
+            store.sweep()
 
 
 def plan(recipe: str | Path, *, sets: Sequence[str] = (), rehash: bool = False) -> dict[str, Any]:
@@ -155,7 +170,7 @@ def _prepare(recipe: Recipe, *, sample: float | None, rehash: bool) -> Prepared:
     for spec in recipe.stages:
         spec.stage.check_files()
     check_columns(shards, recipe.input)
-    pieces = cut_pieces(shards, recipe.input.piece_bytes)
+    pieces = cut_pieces(shards, recipe.input.piece_bytes, stop_at_bad=recipe.input.on_bad_shard == "stop")
     _check_names(pieces)
     share = 1.0
     stages = [spec.stage for spec in recipe.stages]
@@ -236,12 +251,33 @@ def _given_models(recipe: Recipe, stages: Sequence[Stage], output: Store, work: 
             if not path.is_file():
                 raise RecipeError(f"{recipe.path}: stage {stage.use}: fit: expected exact, frozen or a file; no file {path}")
             source, name = store_at(path.parent), path.name
-        digest = Bundle(source, name).digest
+        digest = _fitted_bundle(recipe, i, source, name).digest
         given[i] = artifact_name("given", digest)
         if work.stat(given[i]) is None:
             with source.open(name) as old, work.commit(given[i]) as new:
                 shutil.copyfileobj(old, new)
     return given
+
+
+def _fitted_bundle(recipe: Recipe, i: int, source: Store, name: str) -> Bundle:
+    """A published model; RecipeError where it is none, of another stage, or fitted with other parameters."""
+    stage, place = recipe.stages[i].stage, f"{recipe.path}: stages: {recipe.stages[i].use}: fit"
+    try:
+        bundle = Bundle(source, name)
+    except DataselectError:
+        raise RecipeError(f"{place}: {source.url}/{name} is no fitted model of dataselect") from None
+    found, wanted = bundle.meta.get("stage"), stage.use
+    if found != wanted:
+        raise RecipeError(f"{place}: {source.url}/{name} is a model of {found}, not of {wanted}")
+    there, here = bundle.meta["parameters"], stage.compute_params()
+    differ = [key for key in here if here[key] != there.get(key)]
+    if differ:
+        key = differ[0]
+        raise RecipeError(
+            f"{place}: the model was fitted with {key.rstrip('_')}: {there.get(key)}, not {here[key]}; run with "
+            "`fit: exact` once"
+        )
+    return bundle
 
 
 def _file_digest(work: Store, path: str) -> str:
@@ -292,7 +328,7 @@ def _write(walk: Walk, keys: list[str], publisher: Publisher | None) -> Outcome:
     """Write all pieces, or see that they are live already; a sample run (no publisher) only counts."""
     if publisher is None:
         return Outcome(walk.write(keys, None, lambda number, key: None), None)
-    live = publisher.up_to_date()
+    live = publisher.up_to_date(walk.bad_shards)
     if live is not None:
         return Outcome(live["pieces"], live["generation"], up_to_date=True)
     return Outcome(walk.write(keys, publisher.generation, publisher.reusable), publisher.generation)
@@ -340,7 +376,8 @@ def _publish_models(prepared: Prepared, walk: Walk, generation: str) -> dict[str
                 for key, array in sorted(arrays.items()):
                     if not key.startswith("keep/"):
                         writer.add_array(key, array)
-                writer.finish({})
+                stage = prepared.recipe.stages[i].stage  # not a sample run's
+                writer.finish({"stage": stage.use, "parameters": stage.compute_params()})
             fitted[label] = {"name": name, "digest": Bundle(prepared.output, f"{generation}/{name}").digest}
     return fitted
 
@@ -426,16 +463,15 @@ def _plan_report(prepared: Prepared, walk: Walk) -> dict[str, Any]:
 
 
 _ROW_BYTES = 2_000  # of text, about; only for estimates
-_COMPRESSION = {"none": 1, "gzip": 3, "zstd": 4}
 
 
 def _scratch_bytes(prepared: Prepared, walk: Walk) -> int:
     """About what the work folder grows by: base columns, scores, keys, samples of pieces not yet read."""
     new = [state for state in walk.pieces if not state.complete]
-    text = sum(s.piece.n_bytes * (3 if s.piece.format == "parquet" else _COMPRESSION[s.piece.codec]) for s in new)
+    text = sum(state.piece.text_bytes for state in new)
     per_row = 41 + (40 + 16 if prepared.inputs.job.read.id else 0)
     for stage in prepared.inputs.stages:
         per_row += 9 * len(stage.output_columns())
         per_row += 13 * getattr(stage, "keys_per_doc", lambda: 0)()
     fits = sum(role == "sample" for read in prepared.inputs.reads for _, role in read.roles)
-    return round(text / _ROW_BYTES * per_row + min(text, 256 << 20) * 0.8 * fits)
+    return round(text / _ROW_BYTES * per_row + min(text, 64 << 20) * 0.8 * fits)

@@ -12,7 +12,7 @@ from dataselect.core.errors import BadShard, DataselectError
 from dataselect.core.fingerprint import fingerprint
 from dataselect.core.keys import artifact_name, column_name, identity_name
 from dataselect.core.listener import Listener
-from dataselect.core.pieces import Piece, Segment
+from dataselect.core.pieces import Piece, Segment, usual_text_bytes
 from dataselect.engine.job import Context, Job
 from dataselect.engine.local import LocalEngine, Task
 from dataselect.engine.read import BASE, Call, IdentifyCall, ReadCall, SegmentCall, artifact_names, identify_piece
@@ -29,14 +29,14 @@ BASE_VERSION = 1
 WRITE_VERSION = 1
 _KEYS_PER_PARTITION = 4_000_000  # about 200 MB in the grouping task
 _MAX_PARTITIONS = 1024
-_BYTES_PER_SAMPLED_TEXT = 256 << 20  # text bytes after which a fit's sample is thinned
+_SAMPLED_TEXT_BYTES = 64 << 20  # about 25 million n-grams to fit 10,000 buckets; 60 MB in a task at most
 
 
 class WaitsFor(Exception):
     """Planning can't go on: later names depend on tasks that have not run."""
 
 
-@dataclass
+@dataclass(eq=False)
 class PieceState:
     """What is known of a piece."""
 
@@ -154,13 +154,12 @@ class Walk:
     def _identify(self) -> None:
         """Look up what is known of each piece; read again only those whose listing changed."""
         self.pieces = [self._look_up(piece) for piece in self._in.pieces]
-        changed = [i for i, state in enumerate(self.pieces) if state.status == "changed"]
-        for i, result in zip(changed, self._check([self.pieces[i].piece for i in changed]), strict=True):
-            state = self.pieces[i]
+        changed = [state for state in self.pieces if state.status == "changed"]
+        for state, result in zip(changed, self._check([state.piece for state in changed]), strict=True):
             if result.get("bad"):
-                self._bad_shard(state.piece, result["bad"])
+                self._bad_shard(state, result["bad"])
             else:
-                state.segments = [Segment(i, k, s["digest"], s["n_rows"]) for k, s in enumerate(result["segments"])]
+                state.segments = [Segment(0, k, s["digest"], s["n_rows"]) for k, s in enumerate(result["segments"])]
                 state.complete = True
         self.n_checked = len(changed)
 
@@ -179,21 +178,24 @@ class Walk:
 
     def _look_up(self, piece: Piece) -> PieceState:
         try:
-            with self._work.open(identity_name(piece.place())) as file:
+            with self._work.open(identity_name(piece.place(self._in.job.read.segment_bytes))) as file:
                 record = json.loads(file.read())
         except (OSError, ValueError):
             return PieceState(piece)
         if record["version"] != piece.version() or self._in.rehash:
             # An interrupted first read of an older version says nothing of this one.
             return PieceState(piece, status="changed") if record["complete"] else PieceState(piece)
-        ordinal = len(self.pieces)
-        segments = [Segment(ordinal, k, s["digest"], s["n_rows"]) for k, s in enumerate(record["segments"])]
+        segments = [Segment(0, k, s["digest"], s["n_rows"]) for k, s in enumerate(record["segments"])]
         return PieceState(piece, segments, record["complete"], "known" if record["complete"] else "partial")
 
-    def _bad_shard(self, piece: Piece, message: str) -> None:
-        if self._in.on_bad_shard == "stop":
+    def _bad_shard(self, state: PieceState, message: str) -> None:
+        """Stop, or go on without the shard; a group is taken apart, so that it loses no other shard."""
+        if self._in.on_bad_shard == "stop" or self._refs:
             raise BadShard(message)
-        self.bad_shards[piece.name] = message
+        at, singles = self.pieces.index(state), state.piece.singles()
+        self.pieces[at : at + 1] = [self._look_up(piece) for piece in singles]
+        if not singles:
+            self.bad_shards[state.piece.name] = message
 
     # Models ------------------------------------------------------------------------------------------------
 
@@ -260,8 +262,10 @@ class Walk:
 
     def _sample_share(self) -> float:
         """Share of documents that a fit samples: a power of two, so that growth rarely changes it."""
-        share, text_bytes = 1.0, 4 * sum(piece.n_bytes for piece in self._in.pieces)
-        while share * text_bytes > 4 * _BYTES_PER_SAMPLED_TEXT:
+        # By whole shards, so that another cut into pieces gives the same share.
+        shards = [(s, p) for p in self._in.pieces if p.part == 0 for s in p.shards]
+        share, text_bytes = 1.0, sum(usual_text_bytes(s.size, p.format, p.codec) for s, p in shards)
+        while share * text_bytes > _SAMPLED_TEXT_BYTES:
             share /= 2
         return share
 
@@ -271,7 +275,19 @@ class Walk:
             return
         phase = f"read {number + 1}"
         mask = self._mask(read.opened_by, phase) if read.opened_by is not None else None
-        planned, states = [], [s for s in self.pieces if s.piece.name not in self.bad_shards]
+        states = self.pieces
+        while states:
+            before = set(self.pieces)
+            self._read_pieces(phase, calls, mask, states)
+            states = [state for state in self.pieces if state not in before]  # of groups that were taken apart
+        if number == 0:
+            self._merge(calls)
+        self._name_columns(calls, mask)
+
+    def _read_pieces(
+        self, phase: str, calls: tuple[Call, ...], mask: str | None, states: Sequence[PieceState]
+    ) -> None:
+        planned = []
         for state in states:
             segments = self._segment_calls(state, mask)
             names = [name for s in segments for name in artifact_names(calls, s)]
@@ -285,12 +301,9 @@ class Walk:
             task = Task(f"{phase} {state.piece.name}", "read:read_piece", call)
             planned.append(Planned(task, "", parts, done, state.piece.n_bytes))
         results = self._phase(phase, planned)
-        for state, result, p in zip(states, results, planned, strict=True):
+        for state, result, p in zip(list(states), results, planned, strict=True):
             if result is not None:
                 self._take_segments(state, result, p)
-        if number == 0:
-            self._merge(calls)
-        self._name_columns(calls, mask)
 
     def _segment_calls(self, state: PieceState, mask: str | None) -> tuple[SegmentCall, ...]:
         if mask is None:
@@ -304,7 +317,7 @@ class Walk:
 
     def _take_segments(self, state: PieceState, result: dict[str, Any], planned: Planned) -> None:
         if result.get("bad"):
-            self._bad_shard(state.piece, result["bad"])
+            self._bad_shard(state, result["bad"])
             return
         if not state.complete:
             state.segments = [Segment(0, k, s["digest"], s["n_rows"]) for k, s in enumerate(result["segments"])]
@@ -314,7 +327,8 @@ class Walk:
 
     def _merge(self, calls: tuple[Call, ...]) -> None:
         """Number all segments in DocId order, now that they are known, and check the bad rows."""
-        self.pieces = [state for state in self.pieces if state.piece.name not in self.bad_shards]
+        if self.bad_shards and not self.pieces:
+            raise BadShard(f"every shard is bad; the first: {next(iter(self.bad_shards.values()))}")
         n_rows = n_bad = 0
         first_bad = ""
         for ordinal, state in enumerate(self.pieces):

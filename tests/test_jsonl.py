@@ -31,7 +31,7 @@ class Source:
         return io.BytesIO(self.content)
 
 
-def read(content, text=TEXT, id="id", codec="none", **options):
+def read(content, text=TEXT, id="id", codec="none", **options):  # noqa: A002
     """{row: (text, id) or reason}, with every promise about batches checked on the way."""
     rows = {}
     ended = False
@@ -69,7 +69,7 @@ def verdicts(content, **options):
     return list(read(content, **options).values())
 
 
-def twin(line, text=TEXT, id="id"):
+def twin(line, text=TEXT, id="id"):  # noqa: A002
     verdict = parse_line(line, text, id)
     return verdict.reason if isinstance(verdict, Refusal) else verdict
 
@@ -92,7 +92,10 @@ GOOD = {
     b'{"text":""}': ("", None),
     b' \t{"text" : "spaces" } \t\r': ("spaces", None),
     b'{"text":"\\ud83d\\ude00 \\u00e9 \\/ \\u0000"}': ("\U0001f600 \u00e9 / \0", None),
-    '{"text":"h\u00e9 \u4e16 \U0001f600 \ufeff","id":"\u00fc"}'.encode(): ("h\u00e9 \u4e16 \U0001f600 \ufeff", "\u00fc"),
+    '{"text":"h\u00e9 \u4e16 \U0001f600 \ufeff","id":"\u00fc"}'.encode(): (
+        "h\u00e9 \u4e16 \U0001f600 \ufeff",
+        "\u00fc",
+    ),
     b'{"te\\u0078t":"escaped key"}': ("escaped key", None),
     b'{"text":"2020-01-01T00:00:00Z"}': ("2020-01-01T00:00:00Z", None),
     b'{"text":"}{"}': ("}{", None),
@@ -196,7 +199,9 @@ def test_shuffled_good_and_bad_lines_keep_their_verdicts():
 @settings(max_examples=150, deadline=None)
 @given(
     st.lists(
-        st.sampled_from([b"{", b"}", b'"text"', b":", b",", b'"a"', b"[", b"]", b"\n", b" ", b"1", b"\\", b'"id"', b"\0"]),
+        st.sampled_from(
+            [b"{", b"}", b'"text"', b":", b",", b'"a"', b"[", b"]", b"\n", b" ", b"1", b"\\", b'"id"', b"\0"]
+        ),
         max_size=30,
     ).map(b"".join)
 )
@@ -250,15 +255,42 @@ def test_ids_of_any_mixture_of_types_are_their_json_text(kinds):
 
 
 def test_nested_and_joined_texts_follow_the_twin():
-    values = ["absent", None, "x", "", 5, {"body": "b"}, {"body": None}, {}, {"body": 1}, {"body": {"c": 1}}, [1]]
+    values = [
+        "absent",
+        None,
+        "x",
+        "",
+        5,
+        {"body": "b"},
+        {"body": None},
+        {},
+        {"body": 1},
+        {"body": {"c": 1}},
+        [1],
+    ]
     lines = []
     for doc in values:
         for title in values:
             row = {"doc": doc, "title": title, "meta": {"id": 7}}
             lines.append(json.dumps({k: v for k, v in row.items() if v != "absent"}).encode())
-    lines += [b'{"doc":{"body":"a"},"doc":{"body":"b"}}', b'{"doc":{"body":"a","body":"b"}}', b'{"doc":{"x":1,"x":2}}']
-    lines += [b'{"title":"t","meta":5}', b'{"title":"t","meta":{"id":1},"meta":5}', b'{"title":"t","meta":{"id":[1]}}']
-    for spec in ("doc.body", "title", ["title", "doc.body"], ["doc.body", "title"], "doc", ["doc.a", "doc.body"]):
+    lines += [
+        b'{"doc":{"body":"a"},"doc":{"body":"b"}}',
+        b'{"doc":{"body":"a","body":"b"}}',
+        b'{"doc":{"x":1,"x":2}}',
+    ]
+    lines += [
+        b'{"title":"t","meta":5}',
+        b'{"title":"t","meta":{"id":1},"meta":5}',
+        b'{"title":"t","meta":{"id":[1]}}',
+    ]
+    for spec in (
+        "doc.body",
+        "title",
+        ["title", "doc.body"],
+        ["doc.body", "title"],
+        "doc",
+        ["doc.a", "doc.body"],
+    ):
         text = TextSpec.of(spec)
         for name in (None, "meta.id", "meta"):
             expected = [twin(line, text, name) for line in lines]
@@ -292,7 +324,9 @@ def test_batches_follow_blocks_and_segments(codec):
     batches = list(iter_jsonl(Source(whole), **options))
     assert max(batch.n_bytes_read for batch in batches) <= 2_000
     assert sum(batch.n_bytes_read for batch in batches) == len(content)
-    assert [batch.segment for batch in batches if batch.segment_end] == list(range(-(-len(content) // 50_000)))
+    assert [batch.segment for batch in batches if batch.segment_end] == list(
+        range(-(-len(content) // 50_000))
+    )
 
 
 def test_truncated_shards_are_bad_shards():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import itertools
 import tracemalloc
 import zlib
 
@@ -20,7 +21,9 @@ from dataselect.io.zstd_frames import frame_offsets
 
 BOM = b"\xef\xbb\xbf"
 contents = st.lists(
-    st.sampled_from([b"\n", b"\r\n", b" ", b"\t", b"x", b'{"a":1}', b"\xc3\xa9", b"0123456789" * 4, BOM, b"\0"]),
+    st.sampled_from(
+        [b"\n", b"\r\n", b" ", b"\t", b"x", b'{"a":1}', b"\xc3\xa9", b"0123456789" * 4, BOM, b"\0"]
+    ),
     max_size=40,
 ).map(b"".join)
 
@@ -43,7 +46,7 @@ def zstd(content, **options):
 
 def in_pieces(content, cuts, compress):
     edges = [0, *sorted(cut % (len(content) + 1) for cut in cuts), len(content)]
-    return [compress(content[a:b]) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    return [compress(content[a:b]) for a, b in itertools.pairwise(edges)]
 
 
 def compressed(content, codec, cuts=()):
@@ -133,7 +136,7 @@ def test_rows_segments_and_digests_are_those_of_the_plain_split(
 def test_every_line_has_one_owner_whatever_the_byte_ranges(content, cuts, block_bytes):
     edges = [0, *sorted({cut for cut in cuts if cut < len(content)}), None]
     found = []
-    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+    for start, stop in itertools.pairwise(edges):
         found += rows_only(read(Source(content), start=start, stop=stop, block_bytes=block_bytes))
     assert found == rows_only(expected(lines_of(content)))
 
@@ -168,7 +171,9 @@ def test_frame_offsets_are_found_for_every_kind_of_frame():
     assert frame_offsets(Source(zstd(random))) == [0]
 
 
-@pytest.mark.parametrize("content", [b"", b"plain text", zstd(b"abc")[:-1], zstd(b"abc") + b"more", gzip.compress(b"x")])
+@pytest.mark.parametrize(
+    "content", [b"", b"plain text", zstd(b"abc")[:-1], zstd(b"abc") + b"more", gzip.compress(b"x")]
+)
 def test_a_file_whose_frames_cannot_be_walked_is_not_cut(content):
     assert frame_offsets(Source(content)) is None
 
@@ -185,7 +190,7 @@ def test_byte_order_mark_is_dropped_at_the_top_only():
     assert rows_only(read(Source(content))) == [b"a", BOM + b"b"]
     for cut in (1, 2, 3, 4):
         parts = [read(Source(content), stop=cut), read(Source(content), start=cut)]
-        assert sum(map(rows_only, parts), []) == [b"a", BOM + b"b"]
+        assert list(itertools.chain(*map(rows_only, parts))) == [b"a", BOM + b"b"]
 
 
 def test_very_short_and_indented_lines_in_a_large_shard():
@@ -306,7 +311,9 @@ def test_a_decompression_bomb_is_streamed(codec):
         bomb = b"".join(deflate.compress(b" " * (1 << 20)) for _ in range(n_bytes >> 20)) + deflate.flush()
     else:
         compressor = zstandard.ZstdCompressor(1).compressobj()
-        bomb = b"".join(compressor.compress(b" " * (1 << 20)) for _ in range(n_bytes >> 20)) + compressor.flush()
+        bomb = (
+            b"".join(compressor.compress(b" " * (1 << 20)) for _ in range(n_bytes >> 20)) + compressor.flush()
+        )
     tracemalloc.start()
     ((rows, n_blank, _),) = read(Source(bomb), codec, max_row_bytes=1 << 20, block_bytes=1 << 20)
     _, peak = tracemalloc.get_traced_memory()

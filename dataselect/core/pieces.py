@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from dataselect.core.fingerprint import fingerprint
@@ -23,6 +23,15 @@ SUFFIXES: dict[str, tuple[Format, Codec]] = {
     ".parquet": ("parquet", "none"),
 }
 """File name endings that say how a shard is read; the longest match counts."""
+
+
+TEXT_PER_BYTE: dict[Codec, int] = {"none": 1, "gzip": 3, "zstd": 4}
+"""Text bytes a byte on the store, about."""
+
+
+def usual_text_bytes(n_bytes: int, form: Format, codec: Codec) -> int:
+    """About how much text n_bytes on the store hold, by what compression usually does."""
+    return n_bytes * (3 if form == "parquet" else TEXT_PER_BYTE[codec])
 
 
 def suffix_of(name: str) -> str | None:
@@ -66,6 +75,11 @@ class Piece:
     """Bytes on the store; for progress and for estimates only."""
 
     @property
+    def text_bytes(self) -> int:
+        """About how much text it holds; for estimates only."""
+        return usual_text_bytes(self.n_bytes, self.format, self.codec)
+
+    @property
     def row_groups(self) -> tuple[int, int | None] | None:
         """(first, one past the last) row group of a Parquet piece; None for all of the file."""
         return None if self.start == 0 and self.stop is None else (self.start, self.stop)
@@ -88,9 +102,20 @@ class Piece:
         """Name for messages and for the output shard."""
         return self.stem + self.suffix
 
-    def place(self) -> str:
-        """Key under which the store remembers this piece's identity (a look-up, not a fingerprint)."""
-        return fingerprint("place", [shard.url for shard in self.shards], self.start, self.stop)
+    def place(self, segment_bytes: int) -> str:
+        """Key under which the store remembers this piece's identity (a look-up, not a fingerprint).
+
+        segment_bytes counts where it decides how many segments the piece has.
+        """
+        one_segment = len(self.shards) > 1 or (self.format, self.codec) == ("jsonl", "none")
+        cut = None if one_segment else segment_bytes
+        return fingerprint("place", [shard.url for shard in self.shards], self.start, self.stop, cut)
+
+    def singles(self) -> list[Piece]:
+        """A group's shards as pieces of their own; nothing for any other piece."""
+        if len(self.shards) == 1:
+            return []
+        return [replace(self, shards=(shard,), n_bytes=shard.size) for shard in self.shards]
 
     def version(self) -> str:
         """Changes when a listing shows that the content may have changed."""

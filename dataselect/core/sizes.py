@@ -32,6 +32,14 @@ def parse_share(value: object) -> object:
     return float(match[1]) / (100 if match[2] else 1)
 
 
+def parse_limit(value: object) -> object:
+    """A share as `parse_share`, or from 1 up a number; '100%', which would be either, is a ValueError."""
+    limit = parse_share(value)
+    if isinstance(value, str) and "%" in value and isinstance(limit, float) and limit >= 1:
+        raise ValueError(f"expected a share below 100%, or a number of rows, got '{value}'")
+    return limit
+
+
 _TEXT_OR_NUMBER = {"anyOf": [{"type": "number"}, {"type": "string"}]}
 ByteSize = Annotated[int, BeforeValidator(parse_bytes), WithJsonSchema(_TEXT_OR_NUMBER)]
 """An int field that also takes '64MiB'."""

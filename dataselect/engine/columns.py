@@ -53,7 +53,7 @@ class BaseSink:
         """One batch; `arrays` are those of `describe_texts`."""
         self._rows.append(batch.rows[in_sample])
         self._arrays.append({name: values[in_sample] for name, values in arrays.items()})
-        if self._has_id:
+        if batch.ids is not None:
             self._ids.append(batch.ids.filter(pa.array(in_sample)))
         self._bad.extend(batch.bad)
         self._shard_rows.extend([0] * (shard + 1 - len(self._shard_rows)))
@@ -124,14 +124,23 @@ def describe_texts(texts: pa.Array, ids: pa.Array | None) -> dict[str, np.ndarra
 class ColumnSink:
     """Columns of a MapStage or a FittedStage over a segment; rows it never saw are null."""
 
-    def __init__(self) -> None:
+    def __init__(self, types: Mapping[str, str]) -> None:
+        """`types` as Stage.output_columns gives them, so that no batch's values decide a type."""
+        self._types = {name: pa.type_for_alias(alias) for name, alias in types.items()}
         self._rows: list[np.ndarray] = []
         self._columns: list[Mapping[str, Any]] = []
+
+    def is_empty(self) -> bool:
+        """Whether no batch has come yet."""
+        return not self._rows
 
     def add(self, rows: np.ndarray, columns: Columns) -> None:
         """Columns of these rows of the segment."""
         self._rows.append(rows)
-        self._columns.append({name: pa.array(values) for name, values in columns.items()})
+        self._columns.append({name: self._typed(name, pa.array(values)) for name, values in columns.items()})
+
+    def _typed(self, name: str, array: pa.Array) -> pa.Array:
+        return array.cast(self._types[name]) if name in self._types else array
 
     def write(self, writer: BundleWriter, n_rows: int) -> dict[str, Any]:
         rows = _concat(self._rows, np.int64)

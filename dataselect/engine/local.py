@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+import pyarrow as pa
+
 from dataselect.core.errors import DataselectError
 from dataselect.engine.job import Context, Job
 
@@ -197,6 +199,7 @@ def _serve(connection: Connection, job: Job) -> None:
             module, name = task.function.split(":")
             result = getattr(importlib.import_module(f"dataselect.engine.{module}"), name)(context, task.call)
             reporter.flush()
+            pa.default_memory_pool().release_unused()  # else a worker keeps the peak of its largest task
             connection.send(("done", result))
         except DataselectError as error:
             connection.send(("error", error))

@@ -171,7 +171,7 @@ class _SegmentWriter:
         self._n_rows = 0
         self._alive = None if known is None or known.alive is None else context.bundle(known.alive[0]).array(known.alive[1])
         self._alive_digest = ALL_ROWS if known is None or known.alive is None else known.alive[2]
-        self._sinks = {i: self._sink(c.role) for i, c in enumerate(call.calls) if i in missing}
+        self._sinks = {i: self._sink(c.stage, c.role) for i, c in enumerate(call.calls) if i in missing}
         self._stored = {}
         last = max(missing, default=-1)
         for i, c in enumerate(call.calls[:last]):
@@ -181,10 +181,12 @@ class _SegmentWriter:
         needs = any(call.calls[i].role in ("base", "sample") for i in missing)
         self._needs_keys = needs or (self._alive is None and context.job.sample_share < 1)
 
-    def _sink(self, role: str) -> BaseSink | ColumnSink | KeySink | SampleSink:
+    def _sink(self, stage: int, role: str) -> BaseSink | ColumnSink | KeySink | SampleSink:
         if role == "base":
             return BaseSink(self._context.job.read.id is not None)
-        return {"columns": ColumnSink, "keys": KeySink, "sample": SampleSink}[role]()
+        if role == "columns":
+            return ColumnSink(self._context.stages[stage].output_columns())
+        return KeySink() if role == "keys" else SampleSink()
 
     def add(self, item: PieceBatch) -> None:
         """Run the stages on one batch."""
@@ -235,7 +237,7 @@ class _SegmentWriter:
         """Write every missing artifact of the segment."""
         for i, sink in self._sinks.items():
             call = self._calls[i]
-            if isinstance(sink, ColumnSink):
+            if isinstance(sink, ColumnSink) and sink.is_empty():
                 stage = self._context.stages[call.stage]
                 sink.add(np.empty(0, np.int64), stage.columns(empty_texts(), self._models[call.stage]))
             name = column_name(call.chain, digest, self._alive_digest)
@@ -246,7 +248,7 @@ class _SegmentWriter:
 def remember_identity(context: Context, piece: Piece, segments: list[dict[str, Any]], *, complete: bool) -> None:
     """Record what a piece holds, so that a later listing can name its segments without reading it."""
     record = {"version": piece.version(), "segments": segments, "complete": complete}
-    with context.work.commit(identity_name(piece.place())) as file:
+    with context.work.commit(identity_name(piece.place(context.job.read.segment_bytes))) as file:
         file.write(json.dumps(record).encode())
 
 

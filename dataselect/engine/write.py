@@ -336,34 +336,47 @@ class _PieceWriter:
 
     def _pass_tables(self, outputs: dict[str, _RowFile]) -> None:
         source = ShardSource(self._piece.shards[0])
-        base = self._context.bundle(self._call.segments[0].base)
-        n_bytes = base.array("n_bytes") if "n_bytes" in base else np.zeros(self._call.segments[0].n_rows, np.int32)
+        sizes = [self._text_sizes(refs) for refs in self._call.segments]
         for output in outputs.values():
             output.compression = compression_of(source)
-        for first_row, table in iter_parquet_tables(source, self._piece.row_groups):
+        for segment, first_row, table in self._segment_tables(iter_parquet_tables(source, self._piece.row_groups)):
             self._context.report(len(table), table.nbytes)
-            rows = np.arange(first_row, first_row + len(table))
-            ended = self._resolved[0].ended[rows]
-            self._put_kept_table(outputs["shards"], table, rows[ended == KEPT], ended == KEPT, n_bytes)
+            rows, n_bytes = np.arange(first_row, first_row + len(table)), sizes[segment]
+            ended = self._resolved[segment].ended[rows]
+            self._put_kept_table(outputs["shards"], table.filter(pa.array(ended == KEPT)), segment, rows[ended == KEPT], n_bytes)
             if "dropped" in outputs:
                 dropped = ended >= 0
-                taken, fields = table.filter(pa.array(dropped)), self._drop_fields(0, rows[dropped])
+                taken, fields = table.filter(pa.array(dropped)), self._drop_fields(segment, rows[dropped])
                 for name in (DROPPED_BY, REASON):
                     taken = taken.append_column(name, pa.array([f[name] for f in fields], pa.string()))
                 outputs["dropped"].table(taken, n_bytes[rows[dropped]])
             bad = ended == QUARANTINED
             outputs["quarantine"].table(table.filter(pa.array(bad)), n_bytes[rows[bad]])
 
-    def _put_kept_table(self, out: _RowFile, table: pa.Table, rows: np.ndarray, kept: np.ndarray, n_bytes: np.ndarray) -> None:
+    def _text_sizes(self, refs: SegmentRefs) -> np.ndarray:
+        base = self._context.bundle(refs.base)
+        return base.array("n_bytes") if "n_bytes" in base else np.zeros(refs.n_rows, np.int32)
+
+    def _segment_tables(self, tables: Iterator[tuple[int, pa.Table]]) -> Iterator[tuple[int, int, pa.Table]]:
+        """(segment, row within it of the table's first row, table), tables cut where segments meet."""
+        starts = np.concatenate([[0], np.cumsum([refs.n_rows for refs in self._call.segments])])
+        for first_row, table in tables:
+            after = first_row + len(table)
+            for segment in range(len(self._call.segments)):
+                lo, hi = max(first_row, int(starts[segment])), min(after, int(starts[segment + 1]))
+                if lo < hi:
+                    yield segment, lo - int(starts[segment]), table.slice(lo - first_row, hi - lo)
+
+    def _put_kept_table(self, out: _RowFile, table: pa.Table, segment: int, rows: np.ndarray, n_bytes: np.ndarray) -> None:
         if not len(rows):
             return
-        taken, added = table.filter(pa.array(kept)), self._added(0, rows)
+        added = self._added(segment, rows)
         for name in added.column_names if added is not None else ():
-            taken = taken.append_column(name, cast("pa.Table", added)[name])
+            table = table.append_column(name, cast("pa.Table", added)[name])
         if out.suffix == ".parquet":
-            out.table(taken, n_bytes[rows])
+            out.table(table, n_bytes[rows])
         else:
-            for row in taken.to_pylist():
+            for row in table.to_pylist():
                 out.lines(json_line(row), 1)
 
 

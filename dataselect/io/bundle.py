@@ -77,8 +77,11 @@ class Bundle:
             file.seek(start)
             tail = file.read()
             index = self._index(tail)
-            if len(index) < int.from_bytes(tail[-_TAIL : -_TAIL + 8], "little"):
-                file.seek(size - _TAIL - int.from_bytes(tail[-_TAIL : -_TAIL + 8], "little"))
+            index_bytes = int.from_bytes(tail[-_TAIL : -_TAIL + 8], "little")
+            if size < _TAIL + index_bytes:
+                raise self._torn()
+            if len(index) < index_bytes:
+                file.seek(size - _TAIL - index_bytes)
                 tail = file.read()
                 index = self._index(tail)
         if hashlib.blake2b(index, digest_size=8).digest() != tail[-_TAIL + 8 : -len(MAGIC)]:

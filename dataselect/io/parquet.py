@@ -295,8 +295,7 @@ class _Pending:
         self._n_rows = self._n_bytes = 0
 
     def add(self, chunk: _Chunk) -> Iterator[_Chunk]:
-        sizes = pc.fill_null(pc.binary_length(chunk.texts), 0).to_numpy(zero_copy_only=False)
-        ends = np.cumsum(sizes)
+        ends = np.cumsum(_sizes(chunk.texts))
         start = 0
         while start < len(chunk):
             before = int(ends[start - 1]) if start else 0
@@ -365,12 +364,19 @@ class _TextReader:
         if chunk.ids is not None:
             refused |= _not_utf8(chunk.ids, "the id")
         refused |= _not_utf8(chunk.texts, "the text")
-        sizes = pc.fill_null(pc.binary_length(chunk.texts), -1).to_numpy(zero_copy_only=False)
+        sizes = _sizes(chunk.texts)
         for i in np.flatnonzero(sizes > self._max_row_bytes).tolist():
             refused[i] = (TOO_LONG, f"{sizes[i]} bytes")
-        for i in np.flatnonzero(sizes < 0).tolist():
-            refused[i] = (MISSING_TEXT, "")
+        if chunk.texts.null_count:
+            for i in np.flatnonzero(chunk.texts.is_null()).tolist():
+                refused[i] = (MISSING_TEXT, "")
         return refused
+
+
+def _sizes(array: pa.LargeStringArray) -> np.ndarray:
+    """int64[n]: bytes of each value; Parquet stores none for a null."""
+    offsets = np.frombuffer(array.buffers()[1] or bytes(8), np.int64)
+    return np.diff(offsets[array.offset : array.offset + len(array) + 1])
 
 
 def _not_utf8(array: pa.LargeStringArray, what: str) -> dict[int, tuple[str, str]]:

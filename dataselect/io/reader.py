@@ -9,6 +9,7 @@ from typing import BinaryIO, cast
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dataselect.core.errors import BadModel, BadShard
 from dataselect.core.fingerprint import fingerprint
@@ -98,18 +99,7 @@ def _iter_shard(
     source = ShardSource(shard)
     text = TextSpec.of(spec.text)
     if piece.format == "parquet":
-        if parse:
-            yield from iter_parquet(
-                source,
-                text=text,
-                id=spec.id,
-                row_groups=piece.row_groups,
-                batch_rows=spec.batch_rows,
-                batch_bytes=BATCH_BYTES,
-                max_row_bytes=spec.max_row_bytes,
-            )
-        else:
-            yield _unparsed(0, 0, 0, shard.size, content_digest(source, piece.row_groups))
+        yield from _iter_parquet_segments(piece, source, text, spec, skip_segments, parse)
         return
     segment_bytes = spec.segment_bytes if len(piece.shards) == 1 else None
     lines = iter_line_blocks(
@@ -128,6 +118,54 @@ def _iter_shard(
         yield from _sliced(batch, spec.batch_rows)
 
 
+def _iter_parquet_segments(
+    piece: Piece, source: ShardSource, text: TextSpec, spec: ReadSpec, skip_segments: int, parse: bool
+) -> Iterator[TextBatch]:
+    """A row group may be large: its rows belong to segment (text bytes of the piece before it) // segment_bytes.
+
+    Segments of one piece share a content digest, because column chunks can't be told apart by rows.
+    """
+    whole = content_digest(source, piece.row_groups)
+    segment = first_row = n_text_bytes = 0
+    batches = iter_parquet(
+        source,
+        text=text,
+        id=spec.id,
+        row_groups=piece.row_groups,
+        batch_rows=spec.batch_rows,
+        batch_bytes=BATCH_BYTES,
+        max_row_bytes=spec.max_row_bytes,
+        digest=False,
+    )
+    n_rows = 0
+    for batch in batches:
+        sizes = np.zeros(batch.n_rows, np.int64)
+        sizes[batch.rows - batch.first_row] = pc.binary_length(batch.texts).to_numpy(zero_copy_only=False)
+        of_row = (n_text_bytes + np.cumsum(sizes) - sizes) // spec.segment_bytes
+        n_text_bytes += int(sizes.sum())
+        for number in range(segment, int(of_row[-1]) + 1 if len(of_row) else segment + 1):
+            lo, hi = np.searchsorted(of_row, [number, number + 1])
+            if number > segment:
+                yield from _end_of(segment, n_rows, whole, skip_segments)
+                segment, first_row, n_rows = number, batch.first_row + int(lo), 0
+            part = _rows_of(batch, batch.first_row + int(lo), batch.first_row + int(hi))
+            n_rows += part.n_rows
+            if number >= skip_segments:
+                part = _shifted(part, -first_row, None)
+                yield dataclasses.replace(part, segment=number) if parse else _unparsed_like(part, number)
+    yield from _end_of(segment, n_rows, whole, skip_segments)
+
+
+def _end_of(segment: int, n_rows: int, whole: SegmentEnd, skip_segments: int) -> Iterator[TextBatch]:
+    end = SegmentEnd(fingerprint(whole.digest, segment), whole.n_bytes, n_rows)
+    if segment >= skip_segments:
+        yield _unparsed(segment, n_rows, 0, 0, end)
+
+
+def _unparsed_like(batch: TextBatch, segment: int) -> TextBatch:
+    return _unparsed(segment, batch.first_row, batch.n_rows, batch.n_bytes_read, None)
+
+
 def _unparsed(segment: int, first_row: int, n_rows: int, n_bytes: int, end: SegmentEnd | None) -> TextBatch:
     none = np.empty(0, np.int64)
     return TextBatch(segment, first_row, n_rows, none, empty_texts(), None, [], n_bytes, end)
@@ -135,21 +173,25 @@ def _unparsed(segment: int, first_row: int, n_rows: int, n_bytes: int, end: Segm
 
 def _sliced(batch: TextBatch, batch_rows: int) -> Iterator[TextBatch]:
     """The batch in runs of at most batch_rows rows."""
-    for start in range(0, max(batch.n_rows, 1), batch_rows):
-        stop = min(start + batch_rows, batch.n_rows)
-        first, after = batch.first_row + start, batch.first_row + stop
-        lo, hi = np.searchsorted(batch.rows, [first, after])
-        yield dataclasses.replace(
-            batch,
-            first_row=first,
-            n_rows=stop - start,
-            rows=batch.rows[lo:hi],
-            texts=batch.texts.slice(lo, hi - lo),
-            ids=None if batch.ids is None else batch.ids.slice(lo, hi - lo),
-            bad=[row for row in batch.bad if first <= row.row < after],
-            n_bytes_read=batch.n_bytes_read if start == 0 else 0,
-            segment_end=batch.segment_end if after == batch.first_row + batch.n_rows else None,
-        )
+    after = batch.first_row + batch.n_rows
+    for first in range(batch.first_row, max(after, batch.first_row + 1), batch_rows):
+        yield _rows_of(batch, first, min(first + batch_rows, after))
+
+
+def _rows_of(batch: TextBatch, first: int, after: int) -> TextBatch:
+    """Rows first .. after - 1 of a batch; the first part has its bytes, the last its segment's end."""
+    lo, hi = np.searchsorted(batch.rows, [first, after])
+    return dataclasses.replace(
+        batch,
+        first_row=first,
+        n_rows=after - first,
+        rows=batch.rows[lo:hi],
+        texts=batch.texts.slice(lo, hi - lo),
+        ids=None if batch.ids is None else batch.ids.slice(lo, hi - lo),
+        bad=[row for row in batch.bad if first <= row.row < after],
+        n_bytes_read=batch.n_bytes_read if first == batch.first_row else 0,
+        segment_end=batch.segment_end if after == batch.first_row + batch.n_rows else None,
+    )
 
 
 def _shifted(batch: TextBatch, n_rows: int, end: SegmentEnd | None) -> TextBatch:

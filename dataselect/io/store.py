@@ -9,6 +9,8 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat as stat_modes
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -102,14 +104,16 @@ class LocalStore:
                 if item.is_dir():
                     stack.append(Path(item.path))
                 elif not item.name.startswith(".tmp-"):
-                    stat = item.stat()
-                    name = Path(item.path).relative_to(self.root).as_posix()
-                    yield Entry(name, stat.st_size, str(stat.st_mtime_ns))
+                    entry = self.stat(Path(item.path).relative_to(self.root).as_posix())
+                    if entry is not None:  # else it went away meanwhile, or is a broken link
+                        yield entry
 
     def stat(self, name: str) -> Entry | None:
         try:
             stat = os.stat(self.root / name)
         except (FileNotFoundError, NotADirectoryError):
+            return None
+        if stat_modes.S_ISDIR(stat.st_mode):
             return None
         return Entry(name, stat.st_size, str(stat.st_mtime_ns))
 
@@ -134,7 +138,8 @@ class LocalStore:
                 raise
 
     def delete(self, name: str) -> None:
-        (self.root / name).unlink(missing_ok=True)
+        with explained(str(self.root / name)):
+            (self.root / name).unlink(missing_ok=True)
 
     def copy(self, source: str, name: str) -> None:
         path = self.root / name
@@ -154,8 +159,21 @@ class LocalStore:
         """Remove what killed writers left behind (temporary files of processes that are gone)."""
         for path in self.root.rglob(".tmp-*"):
             pid = path.name.split("-")[1]
-            if not pid.isdigit() or not Path(f"/proc/{pid}").exists():
-                path.unlink(missing_ok=True)
+            if not pid.isdigit() or not _runs(int(pid)):
+                self.delete(path.relative_to(self.root).as_posix())
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except PermissionError:  # another user's
+        return True
+    except (OSError, OverflowError):
+        return False
+    return True
+
+
+_SPOOL_BYTES = 64 << 20  # a commit up to this size waits in memory, a larger one in a temporary file
 
 
 class FsspecStore:
@@ -195,10 +213,14 @@ class FsspecStore:
 
     @contextmanager
     def commit(self, name: str) -> Iterator[BinaryIO]:
-        with explained(f"{self.url}/{name}"):
+        # Spooled, because not every file system can discard what is written (memory:// can't), and an
+        # upload that is only half read by the time of an error would have to be undone.
+        with explained(f"{self.url}/{name}"), tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as spool:
+            yield cast("BinaryIO", spool)
+            spool.seek(0)
             file = self._fs.open(self._path(name), "wb", autocommit=False)
             try:
-                yield file
+                shutil.copyfileobj(spool, file, 1 << 20)
                 file.close()
                 file.commit()
             except BaseException:
@@ -206,12 +228,13 @@ class FsspecStore:
                 raise
 
     def delete(self, name: str) -> None:
-        if self._fs.exists(self._path(name)):
-            self._fs.rm_file(self._path(name))
+        with explained(f"{self.url}/{name}"):
+            if self._fs.exists(self._path(name)):
+                self._fs.rm_file(self._path(name))
 
     def copy(self, source: str, name: str) -> None:
         with explained(f"{self.url}/{name}"):
-            self._fs.copy(self._path(source), self._path(name))
+            self._fs.cp_file(self._path(source), self._path(name))  # `copy` would take * and [ as patterns
 
     def local_path(self, name: str) -> Path | None:
         return None

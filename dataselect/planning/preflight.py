@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from dataselect.core.errors import RecipeError
+from dataselect.core.errors import BadShard, RecipeError
 from dataselect.core.pieces import SUFFIXES, Shard, suffix_of
 from dataselect.io.lines import iter_line_blocks
 from dataselect.io.parquet import describe
@@ -21,16 +21,25 @@ def check_columns(shards: Sequence[Shard], spec: InputSpec) -> None:
     """RecipeError where the first shard of a format has no such text or id column."""
     names = [spec.text] if isinstance(spec.text, str) else list(spec.text)
     for form in ("jsonl", "parquet"):
-        shard = next((s for s in shards if SUFFIXES[suffix_of(s.name) or ""][0] == form and s.size), None)
-        if shard is None:
-            continue
-        columns = _parquet_columns(shard) if form == "parquet" else _jsonl_columns(shard)
-        if not columns:
+        candidates = (s for s in shards if SUFFIXES[suffix_of(s.name) or ""][0] == form and s.size)
+        shard, columns = _first_columns(candidates, spec)
+        if shard is None or not columns:
             continue
         if not any(name in columns for name in names):
             raise RecipeError(_message("text", names[0], shard, columns))
         if spec.id is not None and spec.id not in columns:
             raise RecipeError(_message("id", spec.id, shard, columns))
+
+
+def _first_columns(shards: Iterable[Shard], spec: InputSpec) -> tuple[Shard | None, list[str]]:
+    """The first shard and its columns; the first readable one where bad shards don't stop the run."""
+    for shard in shards:
+        try:
+            return shard, _parquet_columns(shard) if shard.name.endswith(".parquet") else _jsonl_columns(shard)
+        except BadShard:
+            if spec.on_bad_shard == "stop":
+                raise
+    return None, []
 
 
 def _message(key: str, name: str, shard: Shard, columns: list[str]) -> str:

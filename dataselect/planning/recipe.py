@@ -5,23 +5,29 @@ from __future__ import annotations
 import difflib
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from dataselect import stages as stage_registry
 from dataselect.core.errors import RecipeError
-from dataselect.core.sizes import ByteSize, Share, parse_share
+from dataselect.core.sizes import ByteSize, Share, parse_limit
+from dataselect.io.batch import TextSpec, id_path
 from dataselect.stages.base import Stage
 
-RESERVED_COLUMNS = frozenset({"shard", "part", "row", "id", "stage", "reason", "copies", "n_bytes", "n_words"})
-"""Names that `decisions/` uses itself."""
+RESERVED_COLUMNS = frozenset(
+    {"shard", "part", "row", "id", "stage", "reason", "copies", "draw", "n_bytes", "n_words"}
+    | {"duplicate_of_shard", "duplicate_of_part", "duplicate_of_row"}
+    | {"text", "_row", "_dropped_by", "_reason"}
+)
+"""Names that `decisions/` and the output shards use themselves."""
 
 ColumnType = Literal["string", "int64", "float64", "bool"]
-_STRICT = ConfigDict(frozen=True, extra="forbid")
+_STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def _as_list(value: object) -> object:
@@ -37,7 +43,7 @@ class InputSpec(BaseModel):
     )
     text: str | list[str] = Field("text", description="a column, a dotted path, or columns joined by a newline")
     id: str | None = Field(None, description="column with the document's id; random draws then depend on it")
-    max_bad_rows: Annotated[float, BeforeValidator(parse_share)] = Field(
+    max_bad_rows: Annotated[float, BeforeValidator(parse_limit)] = Field(
         0.001, ge=0, description="a share such as 0.1% (never less than 10 rows), or from 1 up a number of rows"
     )
     max_row_bytes: ByteSize = Field(64 << 20, ge=1, description="longer rows are quarantined")
@@ -46,6 +52,17 @@ class InputSpec(BaseModel):
         128 << 20, ge=1024, description="about how much text a task reads; changes no selected row"
     )
     batch_rows: int = Field(16_384, ge=1, description="most rows in a batch; changes nothing but speed and memory")
+
+    @model_validator(mode="after")
+    def _paths_are_apart(self) -> InputSpec:
+        field = "text"
+        try:
+            text = TextSpec.of(self.text)
+            field = "id"
+            id_path(self.id, text)
+        except RecipeError as error:
+            raise ValueError(f"{field}: " + str(error).removeprefix(f"input.{field}: ")) from None
+        return self
 
     def bad_rows_allowed(self, n_rows: int) -> int:
         """Number of quarantined rows from which the run fails, for n_rows rows read."""
@@ -115,33 +132,45 @@ def load_recipe(path: str | Path, sets: Sequence[str] = ()) -> Recipe:
     path = Path(path)
     try:
         text = path.read_text("utf-8")
-        lines = dict(_lines(yaml.compose(text)))
+        places = list(_lines(yaml.compose(text)))
         raw = yaml.safe_load(text)
     except OSError as error:
         raise RecipeError(f"{path}: cannot read the recipe: {error.strerror}") from error
+    except yaml.MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        problem = ", ".join(part for part in (error.context, error.problem) if part)
+        raise RecipeError(f"{path}{line}: not a YAML file: {problem}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: not a YAML file: {' '.join(str(error).split())}") from error
+    except RecursionError:
+        raise RecipeError(f"{path}: not a recipe: it is nested without end") from None
     if not isinstance(raw, dict):
         raise RecipeError(f"{path}: expected the sections input, stages and output")
     for assignment in sets:
         _assign(raw, assignment)
-    return _Checker(path, lines).check(_expand(raw, path))
+    return _Checker(path, places).check(raw)
 
 
 class _Checker:
     """Collects mistakes with their place in the file."""
 
-    def __init__(self, path: Path, lines: Mapping[str, int]) -> None:
-        self._path, self._lines = path, lines
+    def __init__(self, path: Path, places: Sequence[tuple[str, int]]) -> None:
+        self._path, self._lines = path, dict(reversed(places))
         self._mistakes: list[str] = []
         self._left_out: list[str] = []
+        for place, n in Counter(place for place, _ in places).items():
+            if n > 1:
+                self._mistake(place, "this key is there twice")
 
     def check(self, raw: dict[str, Any]) -> Recipe:
+        raw = self._expand(raw, "")
         document = self._model(_Document, raw, "")
         folder = self._path.resolve().parent
-        stages = [self._stage(item, i, folder) for i, item in enumerate(_stage_list(raw))]
-        specs = [spec for spec in stages if spec is not None]
-        self._check_columns(specs, document)
+        listed = raw.get("stages")
+        items = enumerate(listed if isinstance(listed, list) else [])
+        stages = [(i, self._stage(item, i, folder)) for i, item in items if isinstance(item, dict)]
+        specs = [spec for _, spec in stages if spec is not None]
+        self._check_columns([(i, spec) for i, spec in stages if spec is not None], document)
         if self._mistakes or document is None:
             raise RecipeError("\n".join(self._mistakes))
         output = document.output.model_copy(update={"folder": _absolute(document.output.folder, folder)})
@@ -161,12 +190,38 @@ class _Checker:
         where = self._path if line is None else f"{self._path}:{line}"
         self._mistakes.append(f"{where}: {place}: {message}" if place else f"{where}: {message}")
 
+    def _expand(self, value: Any, place: str) -> Any:
+        """Fill $VAR and ${VAR} in every string."""
+        if isinstance(value, dict):
+            return {key: self._expand(item, join_place(place, str(key))) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self._expand(item, f"{place}[{i}]") for i, item in enumerate(value)]
+        if not isinstance(value, str):
+            return value
+
+        def fill(match: re.Match[str]) -> str:
+            name = match[1] or match[2]
+            if name not in os.environ:
+                self._mistake(place, f"the environment variable {name} is not set")
+            return os.environ.get(name, match[0])
+
+        return re.sub(r"\$(?:\{(\w+)\}|([A-Za-z_]\w*))", fill, value)
+
     def _model(self, cls: type[Any], values: dict[str, Any], place: str) -> Any:
         try:
             return cls.model_validate(values)
         except ValidationError as error:
+            found: dict[str, list[str]] = {}
             for item in error.errors():
-                self._mistake(join_place(place, item["loc"]), explain(item, cls))
+                where, message = _place_of(place, item, values), explain(item, cls)
+                field, separator, rest = message.partition(": ")
+                if separator and field in _field_names(cls, item["loc"]):  # a check of several fields names one
+                    where, message = join_place(where, field), rest
+                found.setdefault(where, []).append(message)
+            for where, messages in found.items():
+                # Of a union's members the one that was understood deepest says most.
+                if not any(other.startswith((where + ".", where + "[")) for other in found):
+                    self._mistake(where, _joined(messages))
             return None
 
     def _stage(self, item: dict[str, Any], index: int, folder: Path) -> StageSpec | None:
@@ -196,21 +251,54 @@ class _Checker:
         params |= paths
         return StageSpec(use=use, params=params, folder=str(folder), stage=cls.model_validate(params))
 
-    def _check_columns(self, specs: list[StageSpec], document: _Document | None) -> None:
+    def _check_columns(self, specs: list[tuple[int, StageSpec]], document: _Document | None) -> None:
         known: dict[str, str] = {}
-        for spec in specs:
-            place = f"stage {spec.use}"
+        for i, spec in specs:
+            place = f"stages[{i}]"
             for name in spec.stage.input_columns():
                 if name not in known:
-                    self._mistake(place, f"no earlier stage adds the column '{name}'{_near(name, known)}")
+                    self._mistake(self._where(place, name, spec.params), f"no earlier stage adds the column '{name}'{_near(name, known)}")
             for name in spec.stage.output_columns():
-                if name in known or name in RESERVED_COLUMNS:
+                if name in known or name in RESERVED_COLUMNS or not name:
                     taken = f"already the column of {known[name]}" if name in known else "reserved"
-                    self._mistake(place, f"as: '{name}' is {taken}; name another with `as:`")
-                known[name] = spec.use
+                    where = self._where(place, name, spec.params)
+                    self._mistake(where, f"the column '{name}' is {taken}; name another with `as:`")
+                known.setdefault(name, spec.use)
         for name in document.output.add if document else ():
             if name not in known:
                 self._mistake("output.add", f"no stage adds the column '{name}'{_near(name, known)}")
+            elif name in (cast("_Document", document)).output.columns:
+                self._mistake(f"output.columns.{name}", "already a column that output.add adds")
+
+    @staticmethod
+    def _where(place: str, value: str, params: Mapping[str, Any]) -> str:
+        """The parameter that holds the column's name, or the stage where it is a default."""
+        return next((f"{place}.{key}" for key, item in params.items() if item == value), place)
+
+
+def _place_of(place: str, error: Any, values: Any) -> str:
+    """Where the file has the mistake; pydantic's location also names union members, which are not in the file."""
+    loc = error["loc"]
+    for i, step in enumerate(loc):
+        missing = error["type"] == "missing" and i == len(loc) - 1
+        if isinstance(step, int) and isinstance(values, (list, tuple)):
+            place = join_place(place, step)
+            values = values[step] if step < len(values) else None
+        elif isinstance(values, dict) and (step in values or missing):
+            place = join_place(place, step)
+            values = values.get(step)
+    return place
+
+
+def _joined(messages: Sequence[str]) -> str:
+    """Alternatives of a union: 'expected a or b, got 5'."""
+    expected, got = {}, ""
+    for message in messages:
+        match = re.fullmatch(r"expected (.*?)(, got .*)", message, re.DOTALL)
+        if not match:
+            return message
+        expected[match[1]], got = None, match[2]
+    return f"expected {' or '.join(expected)}{got}"
 
 
 def explain(error: Any, cls: type[BaseModel]) -> str:
@@ -223,12 +311,39 @@ def explain(error: Any, cls: type[BaseModel]) -> str:
     if kind == "missing":
         return "missing; it has no default"
     if kind == "value_error":
-        return str(error["ctx"]["error"])
+        message = str(error["ctx"]["error"])
+        return message if ", got " in message or not message.startswith("expected") else f"{message}, got {got!r}"
+    if kind == "invalid_key":
+        return f"expected a text as key, got {got!r}"
     bounds = _bounds(cls, error["loc"])
+    limit = next((sign for sign in _LIMITS if sign in error.get("ctx", {})), None)
+    if limit and bounds in (None, "a number"):  # a size or a share, whose schema allows texts too
+        bounds = f"a number {_LIMITS[limit]} {error['ctx'][limit]:g}"
     if bounds:
         return f"expected {bounds}, got {got!r}"
+    if kind in ("too_short", "too_long"):
+        least = error["ctx"].get("min_length")
+        limit = f"at least {least}" if least is not None else f"at most {error['ctx']['max_length']}"
+        return f"expected {limit} item{'s' * (limit[-2:] != ' 1')}, got {error['ctx']['actual_length']}"
+    if kind in ("model_type", "dict_type"):
+        names = _field_names(cls, error["loc"])
+        return f"expected keys and values{' (' + ', '.join(names) + ')' if names else ''}, got {got!r}"
     message = error["msg"].removeprefix("Input should be ").removeprefix("a valid ")
-    return f"expected {message}, got {got!r}"
+    message = message.removesuffix(", unable to parse string as an integer")
+    return f"expected {_WORDS.get(message, message)}, got {got!r}"
+
+
+_LIMITS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+_WORDS = {
+    "integer": "an integer",
+    "number": "a number",
+    "string": "a text",
+    "list": "a list",
+    "array": "a list",
+    "tuple": "a list",
+    "boolean, unable to interpret input": "true or false",
+    "boolean": "true or false",
+}
 
 
 def _bounds(cls: type[BaseModel], loc: Sequence[Any]) -> str | None:
@@ -275,14 +390,11 @@ def _near(name: str, names: Any) -> str:
     return f". Did you mean '{near[0]}'?" if near else ""
 
 
-def join_place(place: str, loc: Sequence[Any]) -> str:
-    """('stages', 3, 'threshold') -> 'stages[3].threshold'."""
-    for step in loc:
-        if isinstance(step, int):
-            place += f"[{step}]"
-        elif re.fullmatch(r"[\w.-]+", str(step)):  # pydantic adds names of union members: not in the file
-            place += f".{step}" if place else str(step)
-    return place
+def join_place(place: str, step: str | int) -> str:
+    """'stages[3]', 'threshold' -> 'stages[3].threshold'."""
+    if isinstance(step, int):
+        return f"{place}[{step}]"
+    return f"{place}.{step}" if place else step
 
 
 def _prefixes(place: str) -> Iterator[str]:
@@ -295,7 +407,7 @@ def _lines(node: Any, place: str = "") -> Iterator[tuple[str, int]]:
     """(place, line from 1) of every key and item of a composed YAML file."""
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
-            inner = join_place(place, [str(key.value)])
+            inner = join_place(place, str(key.value))
             yield inner, key.start_mark.line + 1
             yield from _lines(value, inner)
     elif isinstance(node, yaml.SequenceNode):
@@ -304,33 +416,10 @@ def _lines(node: Any, place: str = "") -> Iterator[tuple[str, int]]:
             yield from _lines(value, f"{place}[{i}]")
 
 
-def _stage_list(raw: dict[str, Any]) -> list[dict[str, Any]]:
-    stages = raw.get("stages")
-    return [s for s in stages if isinstance(s, dict)] if isinstance(stages, list) else []
-
-
 def _absolute(path: str, folder: Path) -> str:
     if "://" in path:
         return path
-    return os.path.normpath(folder / Path(path).expanduser())
-
-
-def _expand(value: Any, path: Path) -> Any:
-    """Fill $VAR and ${VAR} in every string; RecipeError for one that is not set."""
-    if isinstance(value, dict):
-        return {key: _expand(item, path) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_expand(item, path) for item in value]
-    if not isinstance(value, str):
-        return value
-
-    def fill(match: re.Match[str]) -> str:
-        name = match[1] or match[2]
-        if name not in os.environ:
-            raise RecipeError(f"{path}: the environment variable {name} is not set")
-        return os.environ[name]
-
-    return re.sub(r"\$(?:\{(\w+)\}|([A-Za-z_]\w*))", fill, value)
+    return os.path.normpath(folder / os.path.expanduser(path))
 
 
 def _assign(raw: dict[str, Any], assignment: str) -> None:
@@ -344,6 +433,8 @@ def _assign(raw: dict[str, Any], assignment: str) -> None:
         for step in parents:
             target = target[int(step)] if isinstance(target, list) else target.setdefault(step, {})
         target[int(last) if isinstance(target, list) else last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"--set {assignment}: the value is not YAML") from error
     except (IndexError, ValueError, TypeError, AttributeError) as error:
         raise RecipeError(f"--set {assignment}: the recipe has no such place") from error
 

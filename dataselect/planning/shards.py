@@ -6,9 +6,9 @@ import glob
 import os
 from collections.abc import Iterable, Iterator, Sequence
 
-from dataselect.core.errors import RecipeError
+from dataselect.core.errors import BadShard, RecipeError
 from dataselect.core.fingerprint import fraction_of_name
-from dataselect.core.pieces import SUFFIXES, Piece, Shard, suffix_of
+from dataselect.core.pieces import SUFFIXES, TEXT_PER_BYTE, Piece, Shard, suffix_of
 from dataselect.io.parquet import describe
 from dataselect.io.reader import ShardSource
 from dataselect.io.zstd_frames import frame_offsets
@@ -16,7 +16,6 @@ from dataselect.io.zstd_frames import frame_offsets
 SMALL_SHARD_BYTES = 1 << 20
 """Shards below this are grouped: a task for each would cost more than its work."""
 _FILE_COST_BYTES = 16 << 10  # opening and closing a file costs about what reading this much does
-_ZSTD_RATIO = 4  # text bytes a compressed byte, about; only for where to cut
 
 
 def list_shards(patterns: Sequence[str]) -> list[Shard]:
@@ -75,11 +74,12 @@ def _common_root(patterns: Sequence[str]) -> str:
         raise RecipeError("input.shards: patterns on different stores can't be mixed") from error
 
 
-def cut_pieces(shards: Iterable[Shard], piece_bytes: int) -> list[Piece]:
+def cut_pieces(shards: Iterable[Shard], piece_bytes: int, *, stop_at_bad: bool = True) -> list[Piece]:
     """Pieces in row order. Only names, sizes, row groups and frames decide where a cut is.
 
     Appending to a plain JSONL file leaves all its pieces but the last as they were, and an added small
-    file changes only the group it falls into.
+    file changes only the group it falls into. BadShard for a Parquet file without a footer; with
+    stop_at_bad=False it is one piece, and the task that reads it finds out again.
     """
     pieces: list[Piece] = []
     group: list[Shard] = []
@@ -92,7 +92,7 @@ def cut_pieces(shards: Iterable[Shard], piece_bytes: int) -> list[Piece]:
     for shard in shards:
         if shard.size >= min(SMALL_SHARD_BYTES, piece_bytes) or suffix_of(shard.name) == ".parquet":
             close_group()
-            pieces.extend(_cut(shard, piece_bytes))
+            pieces.extend(_cut(shard, piece_bytes, stop_at_bad))
             continue
         if group and suffix_of(group[0].name) != suffix_of(shard.name):
             close_group()
@@ -110,13 +110,18 @@ def _whole(shards: tuple[Shard, ...]) -> Piece:
     return Piece(shards, form, codec, n_bytes=sum(shard.size for shard in shards))
 
 
-def _cut(shard: Shard, piece_bytes: int) -> list[Piece]:
+def _cut(shard: Shard, piece_bytes: int, stop_at_bad: bool) -> list[Piece]:
     form, codec = SUFFIXES[suffix_of(shard.name) or ""]
     if form == "parquet":
-        bounds = _row_group_bounds(shard, piece_bytes)
-    elif codec == "zstd" and shard.size > piece_bytes / _ZSTD_RATIO:
+        try:
+            bounds = _row_group_bounds(shard, piece_bytes)
+        except BadShard:
+            if stop_at_bad:
+                raise
+            bounds = [0]
+    elif codec == "zstd" and TEXT_PER_BYTE[codec] * shard.size > piece_bytes:
         frames = frame_offsets(ShardSource(shard)) or [0]
-        bounds = _first_at_grid(frames, piece_bytes // _ZSTD_RATIO, shard.size)
+        bounds = _first_at_grid(frames, piece_bytes // TEXT_PER_BYTE[codec], shard.size)
     elif codec == "none":
         bounds = [*range(0, max(shard.size, 1), piece_bytes)]
     else:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 import hashlib
 import importlib
-import importlib.util
 import pkgutil
+import sys
+import types
 from functools import cache
 from pathlib import Path
 
@@ -37,7 +38,11 @@ def load(use: str, folder: Path) -> type[Stage]:
     """
     if ".py:" in use:
         path, name = use.rsplit(":", 1)
-        return _load_file(str((folder / path).resolve()), name)
+        file = (folder / path).resolve()
+        try:
+            return _load_file(str(file), file.read_bytes(), name)
+        except OSError as error:
+            raise RecipeError(f"{file}: cannot read the stage's file: {error.strerror}") from error
     stages = registry()
     if use not in stages:
         near = difflib.get_close_matches(use, stages, n=1, cutoff=0.5)
@@ -47,17 +52,15 @@ def load(use: str, folder: Path) -> type[Stage]:
 
 
 @cache
-def _load_file(path: str, name: str) -> type[Stage]:
+def _load_file(path: str, source: bytes, name: str) -> type[Stage]:
+    """`source` is the file's content: a file edited between two runs of one process is loaded again."""
+    # Not by the import system, whose byte code cache takes a file edited within a second for the old one.
+    module = types.ModuleType(f"dataselect_user_{hashlib.blake2b(path.encode(), digest_size=8).hexdigest()}")
+    module.__file__ = path
+    sys.modules[module.__name__] = module  # where pydantic looks up the names in annotations
     try:
-        source = Path(path).read_bytes()
-    except OSError as error:
-        raise RecipeError(f"{path}: cannot read the stage's file: {error.strerror}") from error
-    spec = importlib.util.spec_from_file_location(f"dataselect_user_{hashlib.md5(path.encode()).hexdigest()}", path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
+        exec(compile(source, path, "exec"), vars(module))  # noqa: S102 - the user's own code
+    except (Exception, SystemExit) as error:
         raise RecipeError(f"{path}: importing it failed: {type(error).__name__}: {error}") from error
     cls = getattr(module, name, None)
     if not (isinstance(cls, type) and issubclass(cls, KINDS)):

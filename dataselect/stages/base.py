@@ -78,7 +78,7 @@ class Texts:
 class Stage(BaseModel):
     """Parameters of one stage, checked by pydantic; `use` names it in recipes."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, protected_namespaces=(), allow_inf_nan=False)
 
     use: ClassVar[str]
     version: ClassVar[int] = 1
@@ -122,10 +122,14 @@ class Stage(BaseModel):
         """Rules that drop rows; computed again from stored columns, so it must be cheap."""
         return {}
 
+    def compute_params(self) -> dict[str, Any]:
+        """Parameters that `columns` or a fit depends on, files left out."""
+        skip = {"optional", "fit", *self.decide_fields, *self.file_fields()}
+        return self.model_dump(mode="json", exclude=skip)
+
     def compute_fingerprint(self, file_digests: Mapping[str, str]) -> str:
         """Identity of what `columns` computes: parameters that only `keep` reads are left out."""
-        skip = {"optional", "fit", *self.decide_fields, *self.file_fields()}
-        params = self.model_dump(mode="json", exclude=skip)
+        params = self.compute_params()
         return fingerprint(self.use, self.version, params, dict(file_digests), self.source_digest())
 
     def decide_fingerprint(self) -> str:

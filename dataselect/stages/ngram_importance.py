@@ -17,12 +17,14 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
+from dataselect.core.errors import BadModel
 from dataselect.stages.base import Columns, FittedStage, Model, ModelPath, Rules, Texts
 from dataselect.stages.draws import uniform_draws
 
 SCALE = 2.0**24
 """Log ratios are stored as integers in units of 2^-24."""
 _EPSILON = 1e-8
+_COUNTED_AT_ONCE = 1 << 20  # bincount widens its input to int64
 
 
 class NgramImportance(FittedStage):
@@ -53,6 +55,8 @@ class NgramImportance(FittedStage):
         for array in iter_file_texts(self.target, self.target_text):
             texts = Texts(array)
             count_ngrams(texts.offsets, texts.data, self.order, self.n_buckets, counts)
+        if not counts.any():
+            raise BadModel(f"{self.target}: the target has no words in '{self.target_text}', so nothing can be like it")
         return {"target_counts": counts}
 
     def sample(self, texts: Texts, share: float) -> pa.Table:
@@ -67,8 +71,9 @@ class NgramImportance(FittedStage):
     def fit_model(self, prepared: Model, samples: Iterator[pa.Table]) -> dict[str, np.ndarray]:
         raw_counts = np.zeros(self.n_buckets, np.int64)
         for table in samples:
-            buckets = pa.chunked_array(table["buckets"]).combine_chunks().flatten().to_numpy()
-            raw_counts += np.bincount(buckets, minlength=self.n_buckets)
+            buckets = table["buckets"].combine_chunks().flatten().to_numpy()
+            for start in range(0, len(buckets), _COUNTED_AT_ONCE):
+                raw_counts += np.bincount(buckets[start : start + _COUNTED_AT_ONCE], minlength=self.n_buckets)
         table = log_ratio_table(prepared["target_counts"], raw_counts, self.smoothing)
         return {"log_ratio": table, "target_counts": prepared["target_counts"], "raw_counts": raw_counts}
 

@@ -26,11 +26,11 @@ _DIGIT_BITS = 16  # four passes over 64-bit keys, 65,536 bins each
 class Keep(BaseModel):
     """How much to keep: exactly one of the four."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     docs: int | None = Field(None, ge=0, description="number of documents")
     fraction: float | None = Field(None, ge=0, le=1, description="share of the documents that reach the stage")
-    bytes: ByteSize | None = Field(None, description="budget of text bytes (UTF-8), such as 10GB")
+    bytes: ByteSize | None = Field(None, ge=0, description="budget of text bytes (UTF-8), such as 10GB")
     words: int | None = Field(None, ge=0, description="budget of words (runs between white space)")
 
     @model_validator(mode="after")

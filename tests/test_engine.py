@@ -1,0 +1,153 @@
+"""Workers that die, coordinators that are killed, signals: the run notices, and nothing is left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import corpora
+import pytest
+
+import dataselect
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks for processes in /proc")
+
+
+@pytest.fixture
+def project(tmp_path):
+    """Folder with small shards, each its own piece."""
+    corpora.make_corpus(tmp_path / "in", 12)
+    return tmp_path
+
+
+def recipe_with(project, name, **params):
+    """A recipe whose one stage is of corpora.STAGES_PY."""
+    stages = [corpora.own_stage(project, name, **params), {"use": "exact_dedup"}]
+    return corpora.write_recipe(project, stages, input={"piece_bytes": 1024})
+
+
+def leftovers(project):
+    return [str(path) for path in project.rglob(".tmp-*")]
+
+
+def test_a_task_whose_worker_is_killed_is_tried_again(project, capfd):
+    recipe = recipe_with(project, "Deadly", log=str(project / "deaths"), times=2)
+    report = dataselect.run(recipe, workers=2)
+    assert (project / "deaths").read_text() == "xx"
+    assert capfd.readouterr().err.count("killed by signal SIGKILL); trying again") == 2
+    undisturbed = dataselect.run(recipe, sets=["output.folder=other", "work=other-work"])
+    assert report["digest"] == undisturbed["digest"]
+    assert not leftovers(project)
+
+
+def test_a_task_whose_worker_is_always_killed_fails_the_run_with_its_name(project):
+    recipe = recipe_with(project, "Deadly", log=str(project / "deaths"), times=10**6)
+    code, out, err = corpora.cli("run", recipe, "--workers", 1, "--quiet")
+    assert (code, out) == (1, "")
+    assert "read 1 a.jsonl" in err or "read 1 a-00000.jsonl" in err
+    assert "died 3 times (killed by signal SIGKILL)" in err
+    assert "Traceback" not in err
+    assert not leftovers(project)
+
+
+def test_an_error_of_a_stage_is_one_sentence(project):
+    recipe = recipe_with(project, "Refusing")
+    code, _, err = corpora.cli("run", recipe)
+    assert (code, err) == (1, "dataselect: the moon is in the wrong quarter; wait a week\n")
+
+
+def test_an_unforeseen_error_names_its_task_and_keeps_its_traceback(project):
+    recipe = recipe_with(project, "Broken")
+    code, _, err = corpora.cli("run", recipe)
+    assert code == 1
+    assert err.startswith("dataselect: read 1 ")
+    assert "IndexError" in err
+    assert "my_stages.py" in err
+
+
+def test_workers_go_when_the_coordinator_is_killed(project):
+    recipe = recipe_with(project, "Slow", began=str(project / "began"), seconds=1)
+    marker = f"marker-{uuid.uuid4().hex}"
+    with corpora.start("run", recipe, "--workers", 2, DATASELECT_TEST=marker) as process:
+        corpora.wait_until((project / "began").exists)
+        assert len(corpora.processes_with(marker)) >= 3
+        process.kill()
+    corpora.wait_until(lambda: not corpora.processes_with(marker))
+
+
+@pytest.mark.parametrize(
+    "number, code, word", [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "stopped")]
+)
+def test_a_signal_stops_cleanly_and_the_next_run_goes_on(project, number, code, word):
+    recipe = recipe_with(project, "Slow", began=str(project / "began"), seconds=0.4)
+    marker = f"marker-{uuid.uuid4().hex}"
+    with corpora.start("run", recipe, "--workers", 2, DATASELECT_TEST=marker) as process:
+        corpora.wait_until((project / "began").exists)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (code, f"dataselect: {word}; the same command goes on from here\n")
+    corpora.wait_until(lambda: not corpora.processes_with(marker))
+    assert not leftovers(project)
+    assert not (project / "out" / "manifest.json").exists()
+    resumed = dataselect.run(recipe)
+    fresh = dataselect.run(recipe, sets=["output.folder=other", "work=other-work"])
+    assert resumed["digest"] == fresh["digest"]
+
+
+def test_a_signal_to_the_whole_process_group_stops_cleanly_too(project):
+    recipe = recipe_with(project, "Slow", began=str(project / "began"), seconds=0.4)
+    marker = f"marker-{uuid.uuid4().hex}"
+    root = str(Path(__file__).parents[1])
+    with subprocess.Popen(
+        [sys.executable, "-m", "dataselect", "run", str(recipe), "--quiet"],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": root, "DATASELECT_TEST": marker},
+    ) as process:
+        corpora.wait_until((project / "began").exists)
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (130, "dataselect: stopped; the same command goes on from here\n")
+    corpora.wait_until(lambda: not corpora.processes_with(marker))
+
+
+def test_run_works_from_a_script_without_a_main_guard(project):
+    recipe = corpora.write_recipe(project, [{"use": "exact_dedup"}])
+    script = project / "script.py"
+    script.write_text(
+        f"import dataselect\nreport = dataselect.run({str(recipe)!r}, workers=2)\nprint(report['rows']['in'])\n"
+    )
+    root = str(Path(__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": root},
+        timeout=60,
+        check=True,
+    )
+    assert (done.stdout, done.stderr) == ("72\n", "")
+
+
+def test_a_second_run_of_the_same_output_is_locked_out(project):
+    recipe = recipe_with(project, "Slow", began=str(project / "began"), seconds=0.3)
+    with corpora.start("run", recipe, "--quiet") as process:
+        corpora.wait_until((project / "began").exists)
+        code, out, err = corpora.cli("run", recipe)
+        assert (code, out) == (4, "")
+        assert "another run is writing" in err
+        process.communicate(timeout=60)
+    assert process.returncode == 0
+
+
+def test_results_go_to_stdout_and_everything_else_to_stderr(project):
+    recipe = corpora.write_recipe(project, [{"use": "exact_dedup"}])
+    code, out, err = corpora.cli("run", recipe, "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["rows"]["in"] == 72
