@@ -16,7 +16,6 @@ from dataselect import __version__
 from dataselect.core.errors import DataselectError, RecipeError
 
 app = typer.Typer(
-    help="Select the part of a text corpus worth training a language model on.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -39,7 +38,10 @@ def _version(value: bool) -> None:
 def _main(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")] = False,
 ) -> None:
-    """Exit codes: 0 done, 1 failed, 2 bad recipe or usage, 3 an `expect:` guard failed, 4 locked by another run."""
+    """Select the part of a text corpus worth training a language model on.
+
+    Exit codes: 0 done, 1 failed, 2 bad recipe or usage, 3 an `expect:` guard failed, 4 locked by another run.
+    """
 
 
 @app.command()
@@ -163,17 +165,22 @@ def _share(text: str) -> float:
     return share
 
 
-class _Terminated(BaseException):
-    """SIGTERM: unwinds, so that workers are stopped and temporary files removed."""
+class _Stopped(BaseException):
+    """SIGTERM or SIGINT: unwinds, so that workers are stopped and temporary files removed.
+
+    Not a KeyboardInterrupt, which typer would take for itself.
+    """
 
 
-def _terminate(*_: object) -> NoReturn:
-    raise _Terminated
+def _stop(number: int, _: object) -> NoReturn:
+    raise _Stopped(number)
 
 
 def main() -> None:
     """Entry point: every foreseen failure is one sentence and an exit code."""
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, _stop)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as it is for a script's background jobs
+        signal.signal(signal.SIGINT, _stop)
     try:
         app(standalone_mode=True)
     except DataselectError as error:
@@ -185,9 +192,7 @@ def main() -> None:
     except OSError as error:
         print(f"dataselect: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("dataselect: stopped; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
-    except _Terminated:
-        print("dataselect: terminated; the same command goes on from here", file=sys.stderr)
-        sys.exit(143)
+    except _Stopped as stopped:
+        word = "stopped" if stopped.args[0] == signal.SIGINT else "terminated"
+        print(f"dataselect: {word}; the same command goes on from here", file=sys.stderr)
+        sys.exit(128 + stopped.args[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import shutil
 import time
 from collections import Counter
@@ -21,6 +22,7 @@ from dataselect.core.listener import Listener
 from dataselect.core.pieces import Piece, Shard
 from dataselect.engine.job import Job, OutputCall, StageCall, max_rss_bytes
 from dataselect.engine.local import LocalEngine, default_workers
+from dataselect.engine.reduce import model_meta
 from dataselect.engine.write import add_ledgers
 from dataselect.io.bundle import Bundle, BundleWriter
 from dataselect.io.reader import ReadSpec
@@ -169,7 +171,7 @@ def _prepare(recipe: Recipe, *, sample: float | None, rehash: bool) -> Prepared:
     _check_apart(shards, recipe)
     for spec in recipe.stages:
         spec.stage.check_files()
-    check_columns(shards, recipe.input)
+    check_columns(shards, recipe.input, recipe.output)
     pieces = cut_pieces(shards, recipe.input.piece_bytes, stop_at_bad=recipe.input.on_bad_shard == "stop")
     _check_names(pieces)
     share = 1.0
@@ -216,6 +218,13 @@ def _check_apart(shards: Sequence[Shard], recipe: Recipe) -> None:
         inside = next((shard.url for shard in shards if shard.url.startswith(folder.rstrip("/") + "/")), None)
         if inside:
             raise RecipeError(f"{recipe.path}: input.shards matches {inside}, which lies in {what}; keep them apart")
+    for pattern in recipe.input.shards:
+        above = pattern.partition("**")[0]
+        if above != pattern and fnmatch.fnmatchcase(recipe.output.folder + "/", above + "*"):
+            raise RecipeError(
+                f"{recipe.path}: input.shards: {pattern} would match what is written to {recipe.output.folder}; "
+                "keep them apart"
+            )
 
 
 def _check_names(pieces: Sequence[Piece]) -> None:
@@ -377,7 +386,7 @@ def _publish_models(prepared: Prepared, walk: Walk, generation: str) -> dict[str
                     if not key.startswith("keep/"):
                         writer.add_array(key, array)
                 stage = prepared.recipe.stages[i].stage  # not a sample run's
-                writer.finish({"stage": stage.use, "parameters": stage.compute_params()})
+                writer.finish(model_meta(stage))
             fitted[label] = {"name": name, "digest": Bundle(prepared.output, f"{generation}/{name}").digest}
     return fitted
 

@@ -75,6 +75,15 @@ class Inputs:
     rehash: bool
 
 
+def _in_shard(piece: Piece, shard_rows: Sequence[int], row: int) -> tuple[str, int]:
+    """Shard and row within it of a row of a segment (of which only groups have several shards)."""
+    for shard, n_rows in zip(piece.shards, shard_rows, strict=False):
+        if row < n_rows or len(piece.shards) == 1:
+            return shard.name, row
+        row -= n_rows
+    return piece.name, row
+
+
 class Walk:
     """Runs (engine given) or only decides (None) every task, in phases."""
 
@@ -130,13 +139,16 @@ class Walk:
                     steps.append((f"select {self._label(i)}", 2))
         return [*steps, ("write", len(self._in.pieces))]
 
-    def _phase(self, name: str, planned: Sequence[Planned]) -> list[Any]:
-        """Decide and run the tasks of a phase; results of those that ran, None for the others."""
+    def _phase(self, name: str, planned: Sequence[Planned], *, blocks: bool = True) -> list[Any]:
+        """Decide and run the tasks of a phase; results of those that ran, None for the others.
+
+        blocks: whether later names depend on the results, so that planning must stop at a task to run.
+        """
         to_run = [
             i for i, p in enumerate(planned) if self._decisions.add(p.task.name, name, done=p.done, parts=p.parts)
         ]
         results: list[Any] = [None] * len(planned)
-        if not to_run:
+        if not to_run or (self._engine is None and not blocks):
             return results
         if self._engine is None:
             raise WaitsFor(name)
@@ -178,7 +190,7 @@ class Walk:
 
     def _look_up(self, piece: Piece) -> PieceState:
         try:
-            with self._work.open(identity_name(piece.place(self._in.job.read.segment_bytes))) as file:
+            with self._work.open(identity_name(piece.place(self._in.job.read.cut(piece)))) as file:
                 record = json.loads(file.read())
         except (OSError, ValueError):
             return PieceState(piece)
@@ -208,9 +220,10 @@ class Walk:
             task = Task(f"prepare {self._label(i)}", "reduce:prepare_stage", PrepareCall(i, name))
             parts = {"parameters or files": self._in.stage_fingerprints[i]}
             planned.append(Planned(task, name, parts, name in self._existing))
-        self._phase("prepare", planned)
+        self._phase("prepare", planned, blocks=False)
         for i, p in zip(todo, planned, strict=True):
-            self._set_model(i, p.artifact)
+            # What is prepared is a function of this alone, so that planning can go on without it.
+            self.model_artifacts[i], self._model_digests[i] = p.artifact, self._in.stage_fingerprints[i]
         for i, name in self._in.given_models.items():
             self._set_model(i, name)
 
@@ -296,7 +309,7 @@ class Walk:
             parts = {
                 "content": fingerprint([s.digest for s in state.segments]),
                 "stages of this read": fingerprint([c.chain for c in calls]),
-                "rows that reach it": fingerprint([s.alive[2] if s.alive else "" for s in segments]),
+                "rows that reach it": fingerprint([s.alive[2] for s in segments if s.alive]),
             }
             task = Task(f"{phase} {state.piece.name}", "read:read_piece", call)
             planned.append(Planned(task, "", parts, done, state.piece.n_bytes))
@@ -339,7 +352,8 @@ class Walk:
                 n_rows, n_bad = n_rows + meta["n_rows"], n_bad + meta["n_bad"]
                 if meta["n_bad"] and not first_bad:
                     bad = Bundle(self._work, base).table("bad").slice(0, 1).to_pylist()[0]
-                    first_bad = f"{state.piece.name}: row {bad['row']}: {bad['reason']}: {bad['detail']}"
+                    shard, row = _in_shard(state.piece, meta["shard_rows"], bad["row"])
+                    first_bad = f"{shard}: row {row}: {bad['reason']}: {bad['detail']}"
                 self._refs.append(SegmentRefs(ordinal, segment.index, segment.n_rows, base))
                 self._barrier_digests.append({})
         allowed = self._in.bad_rows_allowed(n_rows)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import sys
+from types import SimpleNamespace
+
 import make_sample
 import pytest
 
@@ -12,3 +16,26 @@ def sample(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sample")
     make_sample.write_sample(folder)
     return folder
+
+
+@pytest.fixture
+def cli(capsys, monkeypatch):
+    """Calls the command line in this process; gives code, out and err. A traceback fails the test."""
+    from dataselect.cli import main
+
+    def call(*args):
+        handler = signal.getsignal(signal.SIGTERM)
+        monkeypatch.setattr(sys, "argv", ["dataselect", *map(str, args)])
+        capsys.readouterr()
+        code = 0
+        try:
+            main()
+        except SystemExit as done:
+            code = done.code or 0
+        finally:
+            signal.signal(signal.SIGTERM, handler)
+        shown = capsys.readouterr()
+        assert "Traceback" not in shown.err
+        return SimpleNamespace(code=code, out=shown.out, err=shown.err)
+
+    return call

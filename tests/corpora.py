@@ -194,6 +194,17 @@ def live(output: Path) -> Path:
     return output / manifest["generation"]
 
 
+def unpacked(path: Path) -> bytes:
+    """A file's bytes, decompressed as its ending says."""
+    data = path.read_bytes()
+    if path.suffix == ".gz":
+        return gzip.decompress(data)
+    if path.suffix == ".zst":
+        with zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=True) as reader:
+            return reader.read()
+    return data
+
+
 def decisions(output: Path) -> list[dict[str, Any]]:
     """All rows of decisions/, in the order of (shard, part, row)."""
     rows: list[dict[str, Any]] = []
@@ -237,15 +248,15 @@ class HasWord(MapStage):
         return {f"no {self.word}": columns["n_hits"] < 1}
 
 
-class Slow(MapStage):
-    """Tell that it began, and take its time."""
+class Waiting(MapStage):
+    """Tell that it began, and wait for leave to go on."""
 
-    seconds: float = 0.2
-    began: str
+    flags: str
 
     def columns(self, texts, model):
-        Path(self.began).touch()
-        time.sleep(self.seconds)
+        (Path(self.flags) / "began").touch()
+        while not (Path(self.flags) / "go").exists():
+            time.sleep(0.01)
         return {}
 
 

@@ -28,7 +28,7 @@ def project(tmp_path):
 def recipe_with(project, name, **params):
     """A recipe whose one stage is of corpora.STAGES_PY."""
     stages = [corpora.own_stage(project, name, **params), {"use": "exact_dedup"}]
-    return corpora.write_recipe(project, stages, input={"piece_bytes": 1024})
+    return corpora.write_recipe(project, stages, input={"piece_bytes": 4096})
 
 
 def leftovers(project):
@@ -71,7 +71,7 @@ def test_an_unforeseen_error_names_its_task_and_keeps_its_traceback(project):
 
 
 def test_workers_go_when_the_coordinator_is_killed(project):
-    recipe = recipe_with(project, "Slow", began=str(project / "began"), seconds=1)
+    recipe = recipe_with(project, "Waiting", flags=str(project))
     marker = f"marker-{uuid.uuid4().hex}"
     with corpora.start("run", recipe, "--workers", 2, DATASELECT_TEST=marker) as process:
         corpora.wait_until((project / "began").exists)
@@ -84,7 +84,7 @@ def test_workers_go_when_the_coordinator_is_killed(project):
     "number, code, word", [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "stopped")]
 )
 def test_a_signal_stops_cleanly_and_the_next_run_goes_on(project, number, code, word):
-    recipe = recipe_with(project, "Slow", began=str(project / "began"), seconds=0.4)
+    recipe = recipe_with(project, "Waiting", flags=str(project))
     marker = f"marker-{uuid.uuid4().hex}"
     with corpora.start("run", recipe, "--workers", 2, DATASELECT_TEST=marker) as process:
         corpora.wait_until((project / "began").exists)
@@ -94,13 +94,14 @@ def test_a_signal_stops_cleanly_and_the_next_run_goes_on(project, number, code, 
     corpora.wait_until(lambda: not corpora.processes_with(marker))
     assert not leftovers(project)
     assert not (project / "out" / "manifest.json").exists()
+    (project / "go").touch()
     resumed = dataselect.run(recipe)
     fresh = dataselect.run(recipe, sets=["output.folder=other", "work=other-work"])
     assert resumed["digest"] == fresh["digest"]
 
 
 def test_a_signal_to_the_whole_process_group_stops_cleanly_too(project):
-    recipe = recipe_with(project, "Slow", began=str(project / "began"), seconds=0.4)
+    recipe = recipe_with(project, "Waiting", flags=str(project))
     marker = f"marker-{uuid.uuid4().hex}"
     root = str(Path(__file__).parents[1])
     with subprocess.Popen(
@@ -136,12 +137,13 @@ def test_run_works_from_a_script_without_a_main_guard(project):
 
 
 def test_a_second_run_of_the_same_output_is_locked_out(project):
-    recipe = recipe_with(project, "Slow", began=str(project / "began"), seconds=0.3)
+    recipe = recipe_with(project, "Waiting", flags=str(project))
     with corpora.start("run", recipe, "--quiet") as process:
         corpora.wait_until((project / "began").exists)
         code, out, err = corpora.cli("run", recipe)
         assert (code, out) == (4, "")
         assert "another run is writing" in err
+        (project / "go").touch()
         process.communicate(timeout=60)
     assert process.returncode == 0
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from dataselect.core.fingerprint import fingerprint
 
@@ -102,13 +103,11 @@ class Piece:
         """Name for messages and for the output shard."""
         return self.stem + self.suffix
 
-    def place(self, segment_bytes: int) -> str:
+    def place(self, cut: Sequence[Any]) -> str:
         """Key under which the store remembers this piece's identity (a look-up, not a fingerprint).
 
-        segment_bytes counts where it decides how many segments the piece has.
+        cut: what its segments depend on besides its content; see io.reader.ReadSpec.
         """
-        one_segment = len(self.shards) > 1 or (self.format, self.codec) == ("jsonl", "none")
-        cut = None if one_segment else segment_bytes
         return fingerprint("place", [shard.url for shard in self.shards], self.start, self.stop, cut)
 
     def singles(self) -> list[Piece]:

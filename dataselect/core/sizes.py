@@ -45,3 +45,5 @@ ByteSize = Annotated[int, BeforeValidator(parse_bytes), WithJsonSchema(_TEXT_OR_
 """An int field that also takes '64MiB'."""
 Share = Annotated[float, BeforeValidator(parse_share), WithJsonSchema(_TEXT_OR_NUMBER)]
 """A float field that also takes '0.1%'."""
+Limit = Annotated[float, BeforeValidator(parse_limit), WithJsonSchema(_TEXT_OR_NUMBER)]
+"""A share below 1, also as '0.1%', or from 1 up a number."""

@@ -47,17 +47,17 @@ class BaseSink:
         self._arrays: list[dict[str, np.ndarray]] = []
         self._ids: list[pa.Array] = []
         self._bad: list[BadRow] = []
-        self._shard_rows: list[int] = []
+        self._shard_rows: tuple[int, ...] = ()
 
-    def add(self, shard: int, batch: TextBatch, arrays: dict[str, np.ndarray], in_sample: np.ndarray) -> None:
+    def add(self, batch: TextBatch, arrays: dict[str, np.ndarray], in_sample: np.ndarray) -> None:
         """One batch; `arrays` are those of `describe_texts`."""
         self._rows.append(batch.rows[in_sample])
         self._arrays.append({name: values[in_sample] for name, values in arrays.items()})
         if batch.ids is not None:
             self._ids.append(batch.ids.filter(pa.array(in_sample)))
         self._bad.extend(batch.bad)
-        self._shard_rows.extend([0] * (shard + 1 - len(self._shard_rows)))
-        self._shard_rows[shard] += batch.n_rows
+        if batch.segment_end is not None:
+            self._shard_rows = batch.segment_end.shard_rows
 
     def write(self, writer: BundleWriter, n_rows: int) -> dict[str, Any]:
         """Dense arrays over the segment's rows; meta with its totals."""
@@ -88,7 +88,7 @@ class BaseSink:
             "n_bad": len(self._bad),
             "n_bytes": totals.get("n_bytes", 0),
             "n_words": totals.get("n_words", 0),
-            "shard_rows": self._shard_rows,
+            "shard_rows": list(self._shard_rows) or [n_rows],
         }
 
 

@@ -27,7 +27,8 @@ from dataselect.engine.columns import (
     unpack,
 )
 from dataselect.engine.job import Clock, Context
-from dataselect.io.reader import PieceBatch, iter_piece
+from dataselect.io.batch import TextBatch
+from dataselect.io.reader import iter_piece
 from dataselect.stages.base import DedupStage, FittedStage, Stage, Texts
 from dataselect.stages.draws import uniform_draws
 
@@ -105,13 +106,13 @@ class _PieceReader:
             self._segments.append(self._stored_segment(known[skip]))
             skip += 1
         writer: _SegmentWriter | None = None
-        for item in iter_piece(self._call.piece, self._context.job.read, skip):
+        for batch in iter_piece(self._call.piece, self._context.job.read, skip):
             self._clock.lap("read")
             writer = writer or self._open_segment(len(self._segments))
-            writer.add(item)
-            self._count(item)
-            if item.batch.segment_end is not None:
-                self._close(writer, item.batch.segment_end.digest)
+            writer.add(batch)
+            self._count(batch)
+            if batch.segment_end is not None:
+                self._close(writer, batch.segment_end.digest)
                 writer = None
         if self._call.complete and len(self._segments) != len(known):
             raise BadShard(f"{self._call.piece.name}: the shard changed since it was first read; run with --rehash")
@@ -147,11 +148,11 @@ class _PieceReader:
     def _remember(self, *, complete: bool) -> None:
         remember_identity(self._context, self._call.piece, self._segments, complete=complete)
 
-    def _count(self, item: PieceBatch) -> None:
-        n_text_bytes = item.batch.texts.nbytes - 8 * len(item.batch.texts)
-        self._n_docs += item.batch.n_rows
+    def _count(self, batch: TextBatch) -> None:
+        n_text_bytes = batch.texts.nbytes - 8 * len(batch.texts)
+        self._n_docs += batch.n_rows
         self._n_text_bytes += n_text_bytes
-        self._context.report(item.batch.n_rows, item.batch.n_bytes_read)
+        self._context.report(batch.n_rows, batch.n_bytes_read)
 
 
 class _SegmentWriter:
@@ -188,15 +189,14 @@ class _SegmentWriter:
             return ColumnSink(self._context.stages[stage].output_columns())
         return KeySink() if role == "keys" else SampleSink()
 
-    def add(self, item: PieceBatch) -> None:
+    def add(self, batch: TextBatch) -> None:
         """Run the stages on one batch."""
-        batch = item.batch
         self._n_rows = max(self._n_rows, batch.first_row + batch.n_rows)
         arrays = describe_texts(batch.texts, batch.ids) if self._needs_keys else {}
         alive = self._enter(batch.rows, arrays.get("key"))
         self._clock.lap("base")
         if 0 in self._sinks and self._calls[0].role == "base":
-            cast("BaseSink", self._sinks[0]).add(item.shard, batch, arrays, alive)
+            cast("BaseSink", self._sinks[0]).add(batch, arrays, alive)
         texts, rows = Texts(batch.texts, arrays.get("key")).take(alive), batch.rows[alive]
         for i, call in enumerate(self._calls[: self._last + 1]):
             if call.role != "base" and len(texts):
@@ -248,7 +248,7 @@ class _SegmentWriter:
 def remember_identity(context: Context, piece: Piece, segments: list[dict[str, Any]], *, complete: bool) -> None:
     """Record what a piece holds, so that a later listing can name its segments without reading it."""
     record = {"version": piece.version(), "segments": segments, "complete": complete}
-    with context.work.commit(identity_name(piece.place(context.job.read.segment_bytes))) as file:
+    with context.work.commit(identity_name(piece.place(context.job.read.cut(piece)))) as file:
         file.write(json.dumps(record).encode())
 
 
@@ -267,9 +267,9 @@ def identify_piece(context: Context, call: IdentifyCall) -> dict[str, Any]:
     clock = Clock()
     segments = []
     try:
-        for item in iter_piece(call.piece, context.job.read, parse=False):
-            context.report(0, item.batch.n_bytes_read)
-            end = item.batch.segment_end
+        for batch in iter_piece(call.piece, context.job.read, parse=False):
+            context.report(0, batch.n_bytes_read)
+            end = batch.segment_end
             if end is not None:
                 segments.append({"digest": end.digest, "n_rows": end.n_rows})
     except BadShard as error:

@@ -17,7 +17,7 @@ from dataselect.engine.columns import INDEX_BITS, pack, unpack
 from dataselect.engine.job import Clock, Context
 from dataselect.engine.resolve import SegmentRefs, pool_batch, resolve
 from dataselect.io.bundle import BundleWriter
-from dataselect.stages.base import FittedStage, Pool, PoolBatch, SelectStage
+from dataselect.stages.base import FittedStage, Pool, PoolBatch, SelectStage, Stage
 
 Figures = dict[str, Any]
 
@@ -244,7 +244,17 @@ def fit_stage(context: Context, call: FitCall) -> Figures:
                 yield table.filter(pa.array(mask[table["row"].to_numpy()]))
 
     arrays = stage.fit_model(context.model(call.prepared), samples())
-    return {"digest": context.commit(call.artifact, lambda w: _add_arrays(w, arrays))} | clock.figures()
+
+    def fill(writer: BundleWriter) -> dict[str, Any]:
+        _add_arrays(writer, arrays)
+        return model_meta(stage)
+
+    return {"digest": context.commit(call.artifact, fill)} | clock.figures()
+
+
+def model_meta(stage: Stage) -> dict[str, Any]:
+    """What a fitted model's bundle says of itself: the same in the work store and published, and so its digest."""
+    return {"stage": stage.use, "parameters": stage.compute_params()}
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,12 @@ import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
 from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dataselect.core.keys import artifact_name
 from dataselect.core.pieces import SUFFIXES, Piece
@@ -18,9 +19,9 @@ from dataselect.engine.job import Clock, Context
 from dataselect.engine.resolve import KEPT, QUARANTINED, UNSAMPLED, Resolution, SegmentRefs, pool_batch, resolve
 from dataselect.io.batch import TextSpec
 from dataselect.io.json_line import parse_line
-from dataselect.io.lines import LineBlock, iter_line_blocks
+from dataselect.io.lines import LineBlock
 from dataselect.io.parquet import compression_of, iter_parquet_tables
-from dataselect.io.reader import ShardSource
+from dataselect.io.reader import ShardSource, piece_lines
 from dataselect.io.writers import HashingFile, LineWriter, TableWriter, json_line, spliced
 from dataselect.stages.base import SelectStage
 
@@ -149,7 +150,7 @@ class _PieceWriter:
             "row": row,
             "id": ids,
             "stage": self._ended_by(ended),
-            "reason": self._reasons(refs, resolution),
+            "reason": self._make_reasons(refs, resolution),
             "copies": pa.array((ended == KEPT).astype(np.int32)),
         }
         columns |= self._duplicates(refs, n_rows)
@@ -175,14 +176,16 @@ class _PieceWriter:
         indices = pa.array(codes.astype(np.int32), mask=ended == KEPT)
         return pa.DictionaryArray.from_arrays(indices, pa.array(names, pa.string()))
 
-    def _reasons(self, refs: SegmentRefs, resolution: Resolution) -> pa.Array:
+    def _make_reasons(self, refs: SegmentRefs, resolution: Resolution) -> pa.Array:
+        """string[n_rows]: why each row was dropped or quarantined, null for kept ones."""
         bad = self._context.bundle(refs.base).table("bad")
         index = np.full(refs.n_rows, -1, np.int64)
         index[bad["row"].to_numpy()] = np.arange(len(bad))
-        texts = pa.compute.binary_join_element_wise(bad["reason"], bad["detail"], ": ").combine_chunks()
+        pairs = zip(bad["reason"].to_pylist(), bad["detail"].to_pylist(), strict=True)
+        texts = pa.array([f"{reason}: {detail}" if detail else reason for reason, detail in pairs], pa.string())
         reasons = texts.take(pa.array(index, mask=index < 0))
         for dropped in resolution.reasons.values():
-            reasons = pa.compute.coalesce(reasons, dropped)
+            reasons = pc.coalesce(reasons, dropped)
         return reasons
 
     def _duplicates(self, refs: SegmentRefs, n_rows: int) -> dict[str, pa.Array]:
@@ -249,40 +252,22 @@ class _PieceWriter:
         return f"{self._call.generation}/{kind}/{stem}{suffix}"
 
     def _pass_lines(self, outputs: dict[str, _RowFile]) -> None:
-        for segment, first_row, block in self._line_blocks():
+        for block in piece_lines(self._piece, self._context.job.read):
             self._context.report(block.n_rows, block.n_bytes)
-            rows = np.arange(first_row, first_row + block.n_rows)
+            segment, rows = block.segment, np.arange(block.first_row, block.first_row + block.n_rows)
             if block.too_long_bytes is not None:
                 continue
             ended = self._resolved[segment].ended[rows]
             self._put_kept_lines(outputs["shards"], segment, rows[ended == KEPT], block, ended == KEPT)
             if "dropped" in outputs:
                 dropped = ended >= 0
-                fields = self._drop_fields(segment, rows[dropped])
-                lines = (block.data[s:e].tobytes() for s, e in _spans(block, dropped))
-                for line, added in zip(lines, fields, strict=True):
-                    outputs["dropped"].lines(spliced(line, added) + b"\n", 1)
+                endings, codes = self._drop_endings[segment]
+                lines = (block.data[s:e].tobytes().rstrip()[:-1] for s, e in _spans(block, dropped))
+                parts = [line + endings[code] for line, code in zip(lines, codes[rows[dropped]].tolist(), strict=True)]
+                outputs["dropped"].lines(b"".join(parts), len(parts))
             bad = ended == QUARANTINED
             for start, end in _spans(block, bad):
                 outputs["quarantine"].lines(block.data[start:end].tobytes() + b"\n", 1)
-
-    def _line_blocks(self) -> Iterator[tuple[int, int, LineBlock]]:
-        """(segment, row within the segment of the block's first row, block); a group's shards run on."""
-        read = self._context.job.read
-        first = 0
-        for shard in self._piece.shards:
-            n_rows = 0
-            for block in iter_line_blocks(
-                ShardSource(shard),
-                codec=self._piece.codec,
-                start=self._piece.start,
-                stop=self._piece.stop,
-                segment_bytes=read.segment_bytes if len(self._piece.shards) == 1 else None,
-                max_row_bytes=read.max_row_bytes,
-            ):
-                n_rows += block.n_rows
-                yield block.segment, first + block.first_row, block
-            first += n_rows
 
     def _put_kept_lines(self, out: _RowFile, segment: int, rows: np.ndarray, block: LineBlock, kept: np.ndarray) -> None:
         if not len(rows):
@@ -303,15 +288,38 @@ class _PieceWriter:
         """The score columns that the recipe adds to kept rows."""
         if not self._output.add:
             return None
-        refs, stage_of = self._call.segments[segment], dict(self._call.column_stages)
-        take = pa.array(rows)
-        tables = {name: self._context.bundle(refs.columns[stage_of[name]]).table("columns") for name in self._output.add}
-        return pa.table({name: table[name].take(take) for name, table in tables.items()})
+        return self._scores_to_add[segment].take(pa.array(rows))
+
+    @cached_property
+    def _scores_to_add(self) -> list[pa.Table]:
+        stage_of = dict(self._call.column_stages)
+        tables = []
+        for refs in self._call.segments:
+            found = {name: self._context.bundle(refs.columns[stage_of[name]]) for name in self._output.add}
+            tables.append(pa.table({name: bundle.table("columns")[name] for name, bundle in found.items()}))
+        return tables
+
+    @cached_property
+    def _reasons(self) -> list[pa.Array]:
+        return [self._make_reasons(refs, r) for refs, r in zip(self._call.segments, self._resolved, strict=True)]
+
+    @cached_property
+    def _drop_endings(self) -> list[tuple[list[bytes], np.ndarray]]:
+        """For each segment the few different ends of dropped lines, and which one each row gets."""
+        out = []
+        for reasons, resolution in zip(self._reasons, self._resolved, strict=True):
+            stages = pa.array(np.where(resolution.ended >= 0, resolution.ended, 0)).cast(pa.string())
+            pairs = pc.binary_join_element_wise(stages, reasons.fill_null(""), "\0").dictionary_encode()
+            names = _stage_names(self._context)
+            fields = [pair.split("\0", 1) for pair in pairs.dictionary.to_pylist()]
+            endings = [spliced(b"{_}", {DROPPED_BY: names[int(i)], REASON: reason})[2:] + b"\n" for i, reason in fields]
+            out.append((endings, pairs.indices.to_numpy()))
+        return out
 
     def _drop_fields(self, segment: int, rows: np.ndarray) -> list[dict[str, Any]]:
         resolution = self._resolved[segment]
         names = _stage_names(self._context)
-        reasons = self._reasons(self._call.segments[segment], resolution).take(pa.array(rows)).to_pylist()
+        reasons = self._reasons[segment].take(pa.array(rows)).to_pylist()
         stages = [names[i] for i in resolution.ended[rows]]
         return [{DROPPED_BY: stage, REASON: reason} for stage, reason in zip(stages, reasons, strict=True)]
 

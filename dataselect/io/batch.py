@@ -114,6 +114,8 @@ class SegmentEnd:
     """Bytes that the digest covers."""
     n_rows: int
     """All rows of the segment, bad ones included."""
+    shard_rows: tuple[int, ...] = ()
+    """Rows of each shard, where the piece is a group of shards."""
 
 
 @dataclass(slots=True)

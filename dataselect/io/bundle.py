@@ -105,7 +105,8 @@ class Bundle:
     @property
     def digest(self) -> str:
         """Digest of all sections and of meta: equal for equal content, whatever made it."""
-        return fingerprint({name: s["digest"] for name, s in self._sections.items()}, self.meta)
+        parts = {name: [s["digest"], s.get("dtype"), s.get("shape")] for name, s in self._sections.items()}
+        return fingerprint(parts, self.meta)
 
     def section_digest(self, name: str) -> str:
         """Digest of one section, from the index."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import pyarrow as pa
@@ -13,10 +13,10 @@ import pyarrow.compute as pc
 
 from dataselect.core.errors import BadModel, BadShard
 from dataselect.core.fingerprint import fingerprint
-from dataselect.core.pieces import SUFFIXES, Piece, Shard, suffix_of
+from dataselect.core.pieces import SUFFIXES, Piece, Shard, suffix_of, usual_text_bytes
 from dataselect.io.batch import SegmentEnd, TextBatch, TextSpec, empty_texts
 from dataselect.io.jsonl import parse_blocks
-from dataselect.io.lines import iter_line_blocks
+from dataselect.io.lines import LineBlock, iter_line_blocks
 from dataselect.io.parquet import content_digest, iter_parquet
 
 BATCH_BYTES = 4 << 20
@@ -32,6 +32,12 @@ class ReadSpec:
     max_row_bytes: int
     segment_bytes: int
     batch_rows: int
+
+    def cut(self, piece: Piece) -> list[Any]:
+        """What the piece's segments depend on besides its content."""
+        if len(piece.shards) > 1:
+            return []
+        return [self.segment_bytes, *([self.text, self.max_row_bytes] if piece.format == "parquet" else [])]
 
 
 class ShardSource:
@@ -58,73 +64,111 @@ class ShardSource:
             raise BadShard(f"{self.name}: cannot open the shard: {error.strerror}") from error
 
 
-@dataclass(slots=True)
-class PieceBatch:
-    """A TextBatch with its place in a piece."""
-
-    shard: int
-    """Index of the shard within the piece (0 but for groups)."""
-    batch: TextBatch
-
-
-def iter_piece(piece: Piece, spec: ReadSpec, skip_segments: int = 0, *, parse: bool = True) -> Iterator[PieceBatch]:
+def iter_piece(piece: Piece, spec: ReadSpec, skip_segments: int = 0, *, parse: bool = True) -> Iterator[TextBatch]:
     """All batches of a piece in row order; rows of a group run on through its shards.
 
     The last batch of a segment carries its digest. skip_segments: leading segments that are decompressed
     and left out; parse=False: batches without texts, for digests and row counts alone. BadShard where a
     shard can't be read to its end.
     """
-    if len(piece.shards) == 1:
-        for batch in _iter_shard(piece, piece.shards[0], spec, skip_segments, parse):
-            yield PieceBatch(0, batch)
-        return
-    ends: list[SegmentEnd] = []
-    for index, shard in enumerate(piece.shards):
-        n_rows_before = sum(end.n_rows for end in ends)
-        for batch in _iter_shard(piece, shard, spec, 0, parse):
-            if batch.segment_end is not None:
-                ends.append(batch.segment_end)
-            last = len(ends) == len(piece.shards)
-            yield PieceBatch(index, _shifted(batch, n_rows_before, _group_end(ends) if last else None))
-
-
-def _group_end(ends: list[SegmentEnd]) -> SegmentEnd:
-    digest = fingerprint([end.digest for end in ends])
-    return SegmentEnd(digest, sum(end.n_bytes for end in ends), sum(end.n_rows for end in ends))
-
-
-def _iter_shard(
-    piece: Piece, shard: Shard, spec: ReadSpec, skip_segments: int, parse: bool
-) -> Iterator[TextBatch]:
-    source = ShardSource(shard)
     text = TextSpec.of(spec.text)
     if piece.format == "parquet":
-        yield from _iter_parquet_segments(piece, source, text, spec, skip_segments, parse)
+        yield from _iter_parquet_segments(piece, text, spec, skip_segments, parse)
         return
-    segment_bytes = spec.segment_bytes if len(piece.shards) == 1 else None
-    lines = iter_line_blocks(
-        source,
-        codec=piece.codec,
-        start=piece.start,
-        stop=piece.stop,
-        segment_bytes=segment_bytes,
-        max_row_bytes=spec.max_row_bytes,
-    )
+    blocks = piece_lines(piece, spec)
     if not parse:
-        for block in lines:
+        for block in blocks:
             yield _unparsed(block.segment, block.first_row, block.n_rows, block.n_bytes, block.segment_end)
         return
-    for batch in parse_blocks((block for block in lines if block.segment >= skip_segments), text, spec.id):
+    for batch in parse_blocks((block for block in blocks if block.segment >= skip_segments), text, spec.id):
         yield from _sliced(batch, spec.batch_rows)
 
 
+def piece_lines(piece: Piece, spec: ReadSpec) -> Iterator[LineBlock]:
+    """The lines of a JSONL piece. Blocks of a group run on through its small shards."""
+    if len(piece.shards) > 1:
+        yield from _group_lines(piece, spec)
+        return
+    yield from iter_line_blocks(
+        ShardSource(piece.shards[0]),
+        codec=piece.codec,
+        start=piece.start,
+        stop=piece.stop,
+        segment_bytes=spec.segment_bytes,
+        max_row_bytes=spec.max_row_bytes,
+    )
+
+
+def _group_lines(piece: Piece, spec: ReadSpec) -> Iterator[LineBlock]:
+    """Lines of many small shards in blocks of usual size: a parser call a shard would cost more than the parse."""
+    ends: list[SegmentEnd] = []
+    pending: list[LineBlock] = []
+    first_row = 0
+    for shard in piece.shards:
+        lines = iter_line_blocks(
+            ShardSource(shard),
+            codec=piece.codec,
+            max_row_bytes=spec.max_row_bytes,
+            # The buffer of a block lives as long as the block: no larger than the shard needs.
+            block_bytes=min(BATCH_BYTES, 2 * usual_text_bytes(shard.size, piece.format, piece.codec) + 4096),
+        )
+        for block in lines:
+            if block.segment_end is not None:
+                ends.append(block.segment_end)
+            elif block.too_long_bytes is None:
+                pending.append(block)
+            if pending and (block.too_long_bytes is not None or sum(len(b.data) for b in pending) >= BATCH_BYTES):
+                yield _joined(pending, first_row)
+                first_row += sum(b.n_rows for b in pending)
+                pending = []
+            if block.too_long_bytes is not None:
+                yield dataclasses.replace(block, first_row=first_row)
+                first_row += 1
+    if pending:
+        yield _joined(pending, first_row)
+        first_row += sum(b.n_rows for b in pending)
+    none = np.empty(0, np.int64)
+    yield LineBlock(0, first_row, np.empty(0, np.uint8), none, none, 0, 0, 0, segment_end=_group_end(ends))
+
+
+def _joined(blocks: list[LineBlock], first_row: int) -> LineBlock:
+    """One block of several; a last line without newline gets one, for the next shard's to follow."""
+    newline = np.array([10], np.uint8)
+    parts, starts, ends, offset = [], [], [], 0
+    for block in blocks:
+        parts.append(block.data)
+        starts.append(block.starts + offset)
+        ends.append(block.ends + offset)
+        offset += len(block.data)
+        if len(block.data) and block.data[-1] != newline[0]:
+            parts.append(newline)
+            offset += 1
+    return LineBlock(
+        segment=0,
+        first_row=first_row,
+        data=np.concatenate(parts),
+        starts=np.concatenate(starts),
+        ends=np.concatenate(ends),
+        n_rows=sum(block.n_rows for block in blocks),
+        n_blank=sum(block.n_blank for block in blocks),
+        n_bytes=sum(block.n_bytes for block in blocks),
+    )
+
+
+def _group_end(ends: list[SegmentEnd]) -> SegmentEnd:
+    shard_rows = tuple(end.n_rows for end in ends)
+    digest = fingerprint([end.digest for end in ends])
+    return SegmentEnd(digest, sum(end.n_bytes for end in ends), sum(shard_rows), shard_rows)
+
+
 def _iter_parquet_segments(
-    piece: Piece, source: ShardSource, text: TextSpec, spec: ReadSpec, skip_segments: int, parse: bool
+    piece: Piece, text: TextSpec, spec: ReadSpec, skip_segments: int, parse: bool
 ) -> Iterator[TextBatch]:
     """A row group may be large: its rows belong to segment (text bytes of the piece before it) // segment_bytes.
 
     Segments of one piece share a content digest, because column chunks can't be told apart by rows.
     """
+    source = ShardSource(piece.shards[0])
     whole = content_digest(source, piece.row_groups)
     segment = first_row = n_text_bytes = 0
     batches = iter_parquet(
@@ -146,18 +190,20 @@ def _iter_parquet_segments(
         for number in range(segment, int(of_row[-1]) + 1 if len(of_row) else segment + 1):
             lo, hi = np.searchsorted(of_row, [number, number + 1])
             if number > segment:
-                yield from _end_of(segment, n_rows, whole, skip_segments)
+                yield from _end_of(segment, first_row, n_rows, whole, skip_segments)
                 segment, first_row, n_rows = number, batch.first_row + int(lo), 0
             part = _rows_of(batch, batch.first_row + int(lo), batch.first_row + int(hi))
             n_rows += part.n_rows
             if number >= skip_segments:
                 part = _shifted(part, -first_row, None)
                 yield dataclasses.replace(part, segment=number) if parse else _unparsed_like(part, number)
-    yield from _end_of(segment, n_rows, whole, skip_segments)
+    yield from _end_of(segment, first_row, n_rows, whole, skip_segments)
 
 
-def _end_of(segment: int, n_rows: int, whole: SegmentEnd, skip_segments: int) -> Iterator[TextBatch]:
-    end = SegmentEnd(fingerprint(whole.digest, segment), whole.n_bytes, n_rows)
+def _end_of(
+    segment: int, first_row: int, n_rows: int, whole: SegmentEnd, skip_segments: int
+) -> Iterator[TextBatch]:
+    end = SegmentEnd(fingerprint(whole.digest, first_row, n_rows), whole.n_bytes, n_rows)
     if segment >= skip_segments:
         yield _unparsed(segment, n_rows, 0, 0, end)
 
@@ -211,8 +257,7 @@ def iter_file_texts(path: str, text: str) -> Iterator[pa.Array]:
     shard = Shard(path, path, stat.st_size, str(stat.st_mtime_ns))
     form, codec = SUFFIXES[suffix]
     spec = ReadSpec(text, None, 64 << 20, 1 << 62, 16_384)
-    for piece_batch in iter_piece(Piece((shard,), form, codec), spec):
-        batch = piece_batch.batch
+    for batch in iter_piece(Piece((shard,), form, codec), spec):
         if batch.bad:
             row = batch.bad[0]
             raise BadModel(f"{path}: row {row.row}: {row.reason}; every row must have a string '{text}'")

@@ -13,8 +13,9 @@ import stat as stat_modes
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
@@ -46,7 +47,7 @@ class Store(Protocol):
     def open(self, name: str) -> BinaryIO:
         """A seekable reader; FileNotFoundError where there is none."""
 
-    def commit(self, name: str) -> _Commit:
+    def commit(self, name: str) -> AbstractContextManager[BinaryIO]:
         """`with store.commit(name) as f: f.write(...)`: all of it appears at the end, or nothing."""
 
     def delete(self, name: str) -> None:
@@ -57,11 +58,6 @@ class Store(Protocol):
 
     def local_path(self, name: str) -> Path | None:
         """The file's path where it can be memory-mapped, else None."""
-
-
-class _Commit(Protocol):
-    def __enter__(self) -> BinaryIO: ...
-    def __exit__(self, *exc: object) -> bool | None: ...
 
 
 _REASONS = {
@@ -241,9 +237,13 @@ class FsspecStore:
 
 
 def fsspec_version(info: dict[str, object]) -> str:
+    """What changes with the content, from fsspec's description of a file; '' where there is nothing."""
     for field in ("ETag", "etag", "version_id", "md5Hash", "LastModified", "mtime", "created"):
-        if info.get(field):
-            return str(info[field])
+        value = info.get(field)
+        if isinstance(value, datetime):  # some file systems list numbers and stat dates
+            value = value.timestamp()
+        if value:
+            return str(value)
     return ""
 
 

@@ -7,18 +7,20 @@ import itertools
 import json
 from collections.abc import Iterable, Sequence
 
+import pyarrow as pa
+
 from dataselect.core.errors import BadShard, RecipeError
 from dataselect.core.pieces import SUFFIXES, Shard, suffix_of
 from dataselect.io.lines import iter_line_blocks
 from dataselect.io.parquet import describe
 from dataselect.io.reader import ShardSource
-from dataselect.planning.recipe import InputSpec
+from dataselect.planning.recipe import InputSpec, OutputSpec
 
 _ROWS = 100
 
 
-def check_columns(shards: Sequence[Shard], spec: InputSpec) -> None:
-    """RecipeError where the first shard of a format has no such text or id column."""
+def check_columns(shards: Sequence[Shard], spec: InputSpec, output: OutputSpec) -> None:
+    """RecipeError where the first shard of a format has no such text or id column, or one that is to be added."""
     names = [spec.text] if isinstance(spec.text, str) else list(spec.text)
     for form in ("jsonl", "parquet"):
         candidates = (s for s in shards if SUFFIXES[suffix_of(s.name) or ""][0] == form and s.size)
@@ -29,6 +31,9 @@ def check_columns(shards: Sequence[Shard], spec: InputSpec) -> None:
             raise RecipeError(_message("text", names[0], shard, columns))
         if spec.id is not None and spec.id not in columns:
             raise RecipeError(_message("id", spec.id, shard, columns))
+        twice = next((name for name in output.add if name in columns), None)
+        if twice is not None:
+            raise RecipeError(f"output.add: {shard.name} has a column '{twice}' already; name the stage's with `as:`")
 
 
 def _first_columns(shards: Iterable[Shard], spec: InputSpec) -> tuple[Shard | None, list[str]]:
@@ -51,7 +56,15 @@ def _message(key: str, name: str, shard: Shard, columns: list[str]) -> str:
 def _parquet_columns(shard: Shard) -> list[str]:
     names: list[str] = []
     for field in describe(ShardSource(shard)).schema:
-        names += [field.name, *(f"{field.name}.{inner.name}" for inner in getattr(field.type, "fields", ()))]
+        names += _field_paths(field)
+    return names
+
+
+def _field_paths(field: pa.Field, prefix: str = "") -> list[str]:
+    names = [prefix + field.name]
+    if pa.types.is_struct(field.type):
+        for i in range(field.type.num_fields):
+            names += _field_paths(field.type.field(i), f"{prefix}{field.name}.")
     return names
 
 

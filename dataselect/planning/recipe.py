@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
 
 from dataselect import stages as stage_registry
 from dataselect.core.errors import RecipeError
-from dataselect.core.sizes import ByteSize, Share, parse_limit
+from dataselect.core.sizes import ByteSize, Limit, Share
 from dataselect.io.batch import TextSpec, id_path
 from dataselect.stages.base import Stage
 
@@ -34,16 +34,21 @@ def _as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
+_TEXT_OR_TEXTS = WithJsonSchema(
+    {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
+)
+
+
 class InputSpec(BaseModel):
     """What is read."""
 
     model_config = _STRICT
-    shards: Annotated[list[str], BeforeValidator(_as_list)] = Field(
-        min_length=1, description="glob patterns of JSONL and Parquet shards, relative to the recipe; ** for any depth"
+    shards: Annotated[list[str], Field(min_length=1), BeforeValidator(_as_list), _TEXT_OR_TEXTS] = Field(
+        description="glob patterns of JSONL and Parquet shards, relative to the recipe; ** for any depth"
     )
     text: str | list[str] = Field("text", description="a column, a dotted path, or columns joined by a newline")
     id: str | None = Field(None, description="column with the document's id; random draws then depend on it")
-    max_bad_rows: Annotated[float, BeforeValidator(parse_limit)] = Field(
+    max_bad_rows: Limit = Field(
         0.001, ge=0, description="a share such as 0.1% (never less than 10 rows), or from 1 up a number of rows"
     )
     max_row_bytes: ByteSize = Field(64 << 20, ge=1, description="longer rows are quarantined")
@@ -100,7 +105,7 @@ class _Document(BaseModel):
     stages: list[dict[str, Any]] = Field(min_length=1)
     output: OutputSpec
     work: str = Field(".dataselect", description="the store of intermediate results; may be deleted at any time")
-    expect: Expect = Field(default_factory=Expect)
+    expect: Expect = Expect.model_validate({})
 
 
 class StageSpec(BaseModel):
@@ -292,7 +297,8 @@ def _place_of(place: str, error: Any, values: Any) -> str:
 
 def _joined(messages: Sequence[str]) -> str:
     """Alternatives of a union: 'expected a or b, got 5'."""
-    expected, got = {}, ""
+    expected: dict[str, None] = {}
+    got = ""
     for message in messages:
         match = re.fullmatch(r"expected (.*?)(, got .*)", message, re.DOTALL)
         if not match:
@@ -455,4 +461,16 @@ def recipe_schema() -> dict[str, Any]:
     schema["properties"]["stages"]["items"] = {"anyOf": [*options, own]}
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "dataselect recipe"
-    return schema
+    return dict(_standard(schema))
+
+
+_KEYWORDS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
+
+
+def _standard(schema: Any) -> Any:
+    """pydantic's own words for the limits of a field whose schema we give, in those of JSON Schema."""
+    if isinstance(schema, list):
+        return [_standard(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {_KEYWORDS.get(k, k) if isinstance(v, (int, float)) else k: _standard(v) for k, v in schema.items()}

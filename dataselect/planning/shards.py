@@ -29,9 +29,14 @@ def list_shards(patterns: Sequence[str]) -> list[Shard]:
     for pattern in patterns:
         shards = list(_remote(pattern, root) if "://" in pattern else _local(pattern, root))
         if not shards:
-            raise RecipeError(f"input.shards: no file matches {pattern}")
+            folder = _fixed_folder(pattern)
+            closed = os.path.isdir(folder) and not os.access(folder, os.R_OK | os.X_OK)
+            why = f": permission denied for {folder}" if closed else ""
+            raise RecipeError(f"input.shards: no file matches {pattern}{why}")
         found |= {shard.name: shard for shard in shards}
     for name in found:
+        if any("\ud800" <= char <= "\udfff" for char in name):  # how Python shows bytes that are not UTF-8
+            raise RecipeError(f"input.shards: {name!r}: rename it; its name is not UTF-8")
         if suffix_of(name) is None:
             raise RecipeError(f"input.shards: {name}: unknown ending; known are {', '.join(SUFFIXES)}")
     return [found[name] for name in sorted(found)]
@@ -61,15 +66,16 @@ def _remote(pattern: str, root: str) -> Iterator[Shard]:
             yield Shard(os.path.relpath(url, root), url, int(info["size"]), fsspec_version(info))
 
 
+def _fixed_folder(pattern: str) -> str:
+    folder = os.path.dirname(pattern)
+    while glob.has_magic(folder):
+        folder = os.path.dirname(folder)
+    return folder
+
+
 def _common_root(patterns: Sequence[str]) -> str:
-    fixed = []
-    for pattern in patterns:
-        folder = os.path.dirname(pattern)
-        while glob.has_magic(folder):
-            folder = os.path.dirname(folder)
-        fixed.append(folder)
     try:
-        return os.path.commonpath(fixed)
+        return os.path.commonpath([_fixed_folder(pattern) for pattern in patterns])
     except ValueError as error:
         raise RecipeError("input.shards: patterns on different stores can't be mixed") from error
 

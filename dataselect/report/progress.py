@@ -55,8 +55,9 @@ class Progress(Listener):
         elif not self._quiet and time.monotonic() - self._last_line > _LINE_SECONDS:
             self._last_line = time.monotonic()
             share = done / self._total if self._total else self._n_done / max(self._n_run, 1)
-            left = f", about {seconds * (1 - share) / share:.0f} s left" if share > 0.01 else ""
-            print(f"{self._name}: {share:.0%}, {self._n_done}/{self._n_run} tasks, {text}{left}", file=sys.stderr)
+            left = f"{text}, about {seconds * (1 - share) / share:.0f} s left" if self._n_text_bytes and share > 0.01 else text
+            tasks = f"{self._n_done}/{self._n_run} tasks"
+            print(f"{self._name}: {f'{share:.0%}, {tasks}, {left}' if self._total else tasks}", file=sys.stderr)
 
     def phase_done(self) -> None:
         if self._bar is not None:

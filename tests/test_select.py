@@ -1,0 +1,257 @@
+"""Selection: thresholds are exact, draws have the distribution they should have, budgets are nested."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from dataselect.stages.base import Pool, PoolBatch
+from dataselect.stages.select import Select
+
+
+class ListPool(Pool):
+    """Rows of a whole corpus, cut into batches."""
+
+    def __init__(self, values, n_bytes, n_words, keys, cuts=()):
+        n_docs = len(n_bytes)
+        edges = [0, *sorted(min(cut, n_docs) for cut in cuts), n_docs]
+        self._batches = [
+            PoolBatch(None if values is None else values[a:b], keys[a:b], n_bytes[a:b], n_words[a:b])
+            for a, b in pairwise(edges)
+        ]
+
+    def batches(self):
+        return iter(self._batches)
+
+
+def selected(stage, pool):
+    """bool[n_docs], the way the engine does it: one pass for the threshold, one to choose."""
+    model, state = stage.find_threshold(pool), {}
+    return np.concatenate([stage.chosen(batch, model, state) for batch in pool.batches()])
+
+
+def random_keys(n_docs, seed=0):
+    return np.random.default_rng(seed).integers(0, 2**64, (n_docs, 2), dtype=np.uint64)
+
+
+def oracle(ranks, weights, budget):
+    """All in memory: the longest run of documents, best first and ties by place, that fits the budget."""
+    order = np.lexsort((np.arange(len(ranks)), ranks))
+    kept = np.zeros(len(ranks), bool)
+    kept[order[np.cumsum(weights[order]) <= budget]] = True
+    return kept
+
+
+NASTY = [0.0, -0.0, 1.0, -1.0, np.nan, np.inf, -np.inf, 5e-324, -5e-324, 1e308, 1.0 + 2**-52, 0.5]
+values_strategy = st.lists(st.one_of(st.sampled_from(NASTY), st.floats(width=16)), max_size=60)
+cuts_strategy = st.lists(st.integers(0, 60), max_size=5)
+
+
+@settings(max_examples=150, deadline=None)
+@given(values_strategy, cuts_strategy, st.data())
+def test_top_k_equals_a_sort_in_memory_for_any_values_and_cuts(values, cuts, data):
+    values = np.array(values, np.float64)
+    n_docs = len(values)
+    n_bytes = np.array(data.draw(st.lists(st.integers(0, 5), min_size=n_docs, max_size=n_docs)), np.int64)
+    n_words = n_bytes // 2
+    pool = ListPool(values, n_bytes, n_words, random_keys(n_docs), cuts)
+    direction = data.draw(st.sampled_from(["max", "min"]))
+    signed = -values if direction == "min" else values
+    ranks = -np.where(np.isnan(signed), -np.inf, signed)  # NaN is the worst, whatever the direction
+    budget = data.draw(st.integers(0, 70))
+    for name, weights in (("docs", np.ones(n_docs, np.int64)), ("bytes", n_bytes), ("words", n_words)):
+        stage = Select(by="x", method="top_k", keep={name: budget}, direction=direction)
+        np.testing.assert_array_equal(selected(stage, pool), oracle(ranks, weights, budget))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 300), cuts_strategy, st.floats(0, 1), st.integers(0, 3))
+def test_a_fraction_is_rounded_half_up_and_never_depends_on_the_cuts(n_docs, cuts, fraction, n_values):
+    values = np.random.default_rng(n_docs).integers(0, n_values + 1, n_docs).astype(np.float64)
+    ones = np.ones(n_docs, np.int64)
+    stage = Select(by="x", keep={"fraction": fraction})
+    kept = selected(stage, ListPool(values, ones, ones, random_keys(n_docs), cuts))
+    assert abs(kept.sum() - fraction * n_docs) <= 0.5 + 1e-9
+    np.testing.assert_array_equal(kept, selected(stage, ListPool(values, ones, ones, random_keys(n_docs))))
+    np.testing.assert_array_equal(kept, oracle(-values, ones, kept.sum()))
+
+
+def test_half_a_document_is_a_document():
+    for fraction, n_docs, n_kept in (
+        (0.5, 5, 3),
+        (0.1, 5, 1),
+        (0.29, 50, 15),
+        (0.3, 1, 0),
+        (1.0, 7, 7),
+        (0.0, 7, 0),
+    ):
+        values, ones = np.arange(n_docs, dtype=np.float64), np.ones(n_docs, np.int64)
+        kept = selected(
+            Select(by="x", keep={"fraction": fraction}), ListPool(values, ones, ones, random_keys(n_docs))
+        )
+        assert kept.sum() == n_kept
+
+
+def test_many_ties_go_to_the_first_documents():
+    values = np.zeros(100_000)
+    ones = np.ones(len(values), np.int64)
+    kept = selected(
+        Select(by="x", keep={"docs": 1234}), ListPool(values, ones, ones, random_keys(len(values)), [7, 999])
+    )
+    np.testing.assert_array_equal(np.flatnonzero(kept), np.arange(1234))
+
+
+def test_an_empty_pool_and_empty_batches_are_fine():
+    none = np.empty(0, np.int64)
+    pool = ListPool(np.empty(0), none, none, random_keys(0), [0, 0])
+    for keep in ({"docs": 5}, {"fraction": 0.5}, {"bytes": 0}):
+        assert len(selected(Select(by="x", keep=keep), pool)) == 0
+
+
+@pytest.mark.parametrize("name", ["docs", "bytes", "words"])
+@pytest.mark.parametrize("method", ["top_k", "resample", "uniform"])
+def test_a_larger_budget_keeps_a_superset_and_never_overshoots(name, method):
+    rng = np.random.default_rng(5)
+    n_bytes = rng.integers(0, 1000, 2000)
+    pool = ListPool(rng.normal(size=2000), n_bytes, n_bytes // 5, random_keys(2000), [3, 700, 1500])
+    weights = {"docs": np.ones(2000, np.int64), "bytes": n_bytes, "words": n_bytes // 5}[name]
+    before = np.zeros(2000, bool)
+    for budget in (0, 1, 10, 1_000, 1_001, 50_000, 10**7):
+        by = None if method == "uniform" else "x"
+        kept = selected(Select(by=by, method=method, keep={name: budget}), pool)
+        used = weights[kept].sum()
+        assert used <= budget
+        assert (kept >= before).all()
+        if not kept.all():
+            assert used + weights.max() > budget  # the next one would not have fitted
+        before = kept
+    assert before.all()
+
+
+# Weighted draws ---------------------------------------------------------------------------------------
+
+WEIGHTS = np.array([1.0, 2.0, 3.0, 4.0])
+N_SEEDS = 2000
+CHI2_3_DF_1_IN_10000 = 21.11
+
+
+def small_pool(values, keys):
+    ones = np.ones(len(keys), np.int64)
+    return ListPool(values, ones, ones, keys)
+
+
+def drawn(n_docs_kept, weights="linear", values=WEIGHTS, n_seeds=N_SEEDS, **params):
+    """bool[n_seeds, 4]: who was drawn under each seed, the documents' keys being the same."""
+    by = None if values is None else "x"
+    keys = random_keys(4)
+    pool = small_pool(values, keys)
+    return np.stack(
+        [
+            selected(Select(by=by, keep={"docs": n_docs_kept}, weights=weights, seed=seed, **params), pool)
+            for seed in range(n_seeds)
+        ]
+    )
+
+
+def chi_square(counts, expected):
+    return float(((counts - expected) ** 2 / expected).sum())
+
+
+@pytest.fixture(scope="module")
+def first_picks():
+    return drawn(1, method="resample")
+
+
+def test_the_first_pick_has_probability_proportional_to_the_weight(first_picks):
+    assert (first_picks.sum(axis=1) == 1).all()
+    assert chi_square(first_picks.sum(axis=0), N_SEEDS * WEIGHTS / WEIGHTS.sum()) < CHI2_3_DF_1_IN_10000
+
+
+def test_two_of_four_have_the_inclusion_probabilities_of_plackett_and_luce():
+    # Efraimidis and Spirakis 2006; enumerated: pi_i = p_i + sum_j p_j p_i / (1 - p_j), not k w_i / W.
+    p = WEIGHTS / WEIGHTS.sum()
+    exact = np.array([p[i] + sum(p[j] * p[i] / (1 - p[j]) for j in range(4) if j != i) for i in range(4)])
+    np.testing.assert_allclose(exact, (0.234524, 0.441270, 0.608333, 0.715873), atol=1e-6)
+    found = drawn(2, method="resample").mean(axis=0)
+    np.testing.assert_allclose(found, exact, atol=4 * np.sqrt(0.25 / N_SEEDS))
+
+
+def test_log_weights_draw_the_same_as_their_weights(first_picks):
+    logs = drawn(1, method="resample", values=np.log(WEIGHTS), weights="log")
+    np.testing.assert_array_equal(logs, first_picks)
+
+
+def test_a_shift_of_all_log_weights_changes_nothing(first_picks):
+    # The shift is a whole number, so that both sums are rounded alike; far below exp's range.
+    shifted = drawn(1, method="resample", values=np.log(WEIGHTS) - 5000, weights="log")
+    assert (shifted == first_picks).all(axis=1).mean() > 0.999
+
+
+def test_a_low_temperature_is_top_k_and_a_high_one_is_uniform():
+    cold = drawn(2, method="resample", temperature=1e-6, n_seeds=200)
+    np.testing.assert_array_equal(cold, np.tile([False, False, True, True], (200, 1)))
+    hot = drawn(1, method="resample", temperature=1e6)
+    assert chi_square(hot.sum(axis=0), np.full(4, N_SEEDS / 4)) < CHI2_3_DF_1_IN_10000
+
+
+def test_uniform_draws_are_uniform():
+    picks = drawn(1, method="uniform", values=None)
+    assert chi_square(picks.sum(axis=0), np.full(4, N_SEEDS / 4)) < CHI2_3_DF_1_IN_10000
+
+
+def test_small_weights_are_preferred_where_the_direction_is_min():
+    picks = drawn(1, method="resample", values=-np.log(WEIGHTS), weights="log", direction="min")
+    assert chi_square(picks.sum(axis=0), N_SEEDS * WEIGHTS / WEIGHTS.sum()) < CHI2_3_DF_1_IN_10000
+
+
+def test_impossible_weights_are_drawn_last():
+    values = np.array([0.0, -1.0, np.nan, 1e-300])
+    for seed in range(50):
+        stage = Select(by="x", method="resample", weights="linear", keep={"docs": 1}, seed=seed)
+        assert selected(stage, small_pool(values, random_keys(4))).tolist() == [False, False, False, True]
+
+
+def test_the_draw_follows_the_document_not_its_place():
+    keys, values = random_keys(500), np.random.default_rng(1).normal(size=500)
+    order = np.random.default_rng(2).permutation(500)
+    stage = Select(by="x", method="resample", keep={"docs": 100}, seed=3)
+    kept = selected(stage, small_pool(values, keys))
+    np.testing.assert_array_equal(selected(stage, small_pool(values[order], keys[order])), kept[order])
+
+
+def test_another_seed_or_method_is_an_independent_draw():
+    keys = random_keys(20_000)
+    first = Select(method="uniform", keep={"docs": 1}, seed=0).draws(keys)
+    for stage in (
+        Select(method="uniform", keep={"docs": 1}, seed=1),
+        Select(by="x", method="resample", keep={"docs": 1}),
+    ):
+        assert abs(np.corrcoef(first, stage.draws(keys))[0, 1]) < 4 / np.sqrt(len(keys))
+    assert Select(by="x", method="top_k", keep={"docs": 1}).draws(keys) is None
+
+
+def test_draws_are_uniform_and_strictly_inside_0_and_1():
+    u = np.sort(Select(method="uniform", keep={"docs": 1}).draws(random_keys(50_000)))
+    assert u[0] > 0
+    assert u[-1] < 1
+    steps = np.arange(1, len(u) + 1) / len(u)
+    assert np.abs(u - steps).max() < 1.95 / np.sqrt(len(u))  # Kolmogorov-Smirnov, 0.1 %
+
+
+def test_a_sample_run_scales_absolute_budgets_only():
+    assert Select(by="x", keep={"docs": 1000}).scaled(0.1).keep_.docs == 100
+    assert Select(by="x", keep={"bytes": "10KB"}).scaled(0.01).keep_.bytes == 100
+    assert Select(by="x", keep={"fraction": 0.5}).scaled(0.1).keep_.fraction == 0.5
+
+
+@pytest.mark.parametrize(
+    "keep", [{}, {"docs": 1, "fraction": 0.1}, {"docs": -1}, {"fraction": 1.1}, {"bytes": -1}]
+)
+def test_a_budget_that_makes_no_sense_is_refused(keep):
+    with pytest.raises(ValidationError):
+        Select(by="x", keep=keep)
