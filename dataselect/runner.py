@@ -15,7 +15,7 @@ from typing import Any
 
 import xxhash
 
-from dataselect.core.errors import DataselectError, ExpectFailed, RecipeError
+from dataselect.core.errors import DataselectError, ExpectFailed, RecipeError, TornArtifact
 from dataselect.core.fingerprint import fingerprint
 from dataselect.core.keys import artifact_name
 from dataselect.core.listener import Listener
@@ -36,6 +36,7 @@ from dataselect.publish import Publisher, check_folder, locked, read_manifest
 from dataselect.stages.base import FittedStage, SelectStage, Stage
 from dataselect.walk import Inputs, WaitsFor, Walk
 
+_MAX_REPAIRS = 1000
 _SEGMENT_PIECES = 2
 """A long compressed shard commits its columns every this many times `piece_bytes`."""
 
@@ -108,11 +109,21 @@ def run(
     rehash   read every shard again instead of trusting path, size and time
     Raises the errors of dataselect.core.errors; nothing is published then.
     """
-    figures = Figures(listener or Listener())
-    prepared = _prepare(load_recipe(recipe, sets), sample=sample, rehash=rehash)
-    for text in prepared.recipe.left_out:
-        figures.note(text)
-    n_workers = workers or default_workers()
+    listener = listener or Listener()
+    checked = load_recipe(recipe, sets)
+    for text in checked.left_out:
+        listener.note(text)
+    for _ in range(_MAX_REPAIRS):
+        try:
+            return _run_once(checked, workers or default_workers(), sample, rehash, Figures(listener))
+        except TornArtifact as torn:
+            listener.note(f"{torn}; making it again")
+            store_at(checked.work).delete(torn.name)
+    raise DataselectError(f"{checked.work}: more than {_MAX_REPAIRS} damaged work files; delete the folder and run again")
+
+
+def _run_once(recipe: Recipe, n_workers: int, sample: float | None, rehash: bool, figures: Figures) -> dict[str, Any]:
+    prepared = _prepare(recipe, sample=sample, rehash=rehash)
     with locked(prepared.output), _swept(prepared):
         with LocalEngine(prepared.inputs.job, n_workers) as engine:
             walk = Walk(prepared.inputs, prepared.work, prepared.output, prepared.decisions, engine, figures)

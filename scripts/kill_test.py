@@ -2,11 +2,11 @@
 
     python scripts/kill_test.py RECIPE --kills 20 --set input.piece_bytes=65536
 
-A round kills at a random moment: when the run has made a random number of files more (the same numbers for the
-same --seed), and a random delay after it. Two rounds of three kill the coordinator (its fork server and workers
-must go by themselves), the third kills a random worker, which the run must survive. When no kill is left the
-run goes to its end. Then the digests are compared; the exit code is 0 or 1. Output and work folders are made in
---folder and are left there. Linux only: processes are found in /proc.
+A round kills at a random moment: when the run has made a random number of files more (the same numbers for
+the same --seed), and a random delay after it. Two rounds of three kill the coordinator (its fork server and
+workers must go by themselves), the third kills a random worker, which the run must survive. When no kill is
+left the run goes to its end. Then the digests are compared; the exit code is 0 or 1. Output and work folders
+are made in --folder and are left there. Linux only: processes are found in /proc.
 """
 
 from __future__ import annotations
@@ -47,7 +47,16 @@ class Runs:
         self.work, self.output = folder / "work", folder / "out"
         own = [f"work={self.work}", f"output.folder={self.output}"]
         options = [option for value in [*own, *sets] for option in ("--set", value)]
-        self._command = [sys.executable, "-m", "dataselect", "run", str(recipe), "--json", "--quiet", *options]
+        self._command = [
+            sys.executable,
+            "-m",
+            "dataselect",
+            "run",
+            str(recipe),
+            "--json",
+            "--quiet",
+            *options,
+        ]
         self._command += ["--workers", str(workers)]
         self.mark = uuid.uuid4().hex
 
@@ -143,7 +152,9 @@ def forget(runs: Runs, reference: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("recipe", type=Path)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
@@ -157,7 +168,10 @@ def main() -> None:
     undisturbed = Runs(args.recipe, folder / "undisturbed", args.sets, args.workers)
     reference = undisturbed.finish()
     n_files = undisturbed.n_files()
-    print(f"undisturbed: {reference['tasks']['run']} tasks, {n_files} files, digest {reference['digest']}", flush=True)
+    print(
+        f"undisturbed: {reference['tasks']['run']} tasks, {n_files} files, digest {reference['digest']}",
+        flush=True,
+    )
 
     runs = Runs(args.recipe, folder / "killed", args.sets, args.workers)
     draws = random.Random(args.seed)
@@ -173,9 +187,11 @@ def main() -> None:
     report = runs.finish()
     same = report["digest"] == reference["digest"] and report["row_digest"] == reference["row_digest"]
     left = files_left(folder)
-    reused = report["tasks"]["reused"]
-    print(f"last run: {report['tasks']['run']} tasks run, {reused} reused; {n_done} of the killed runs reached their end")
-    print(f"{'the same digest' if same else 'DIFFERENT: digest ' + report['digest']}, {len(left)} temporary files left")
+    tasks = report["tasks"]
+    print(f"last run: {tasks['run']} tasks run, {tasks['reused']} reused")
+    print(f"{n_done} of the {args.kills} killed runs reached their end all the same")
+    print("the same digest" if same else f"DIFFERENT: digest {report['digest']}", end=", ")
+    print(f"{len(left)} temporary files left")
     sys.exit(not same or bool(left))
 
 

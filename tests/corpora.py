@@ -20,21 +20,27 @@ import pyarrow.parquet as pq
 import yaml
 import zstandard
 
-GENERAL = """
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
+GENERAL = _words("""
 the a of to and in is was for that with as on by from this it are be at which not have has had were their
 river mountain village harbour winter summer morning evening bread market street window garden kitchen letter
 teacher student history language music painting theatre football station train ticket weather forest island
 engine software network keyboard battery signal memory compiler database server protocol version release patch
 court justice minister election council budget energy climate export import factory worker wage strike union
-""".split()
-MEDICAL = """
+""")
+MEDICAL = _words("""
 patient clinical trial dose therapy symptom diagnosis chronic acute infection antibody vaccine tumour receptor
 cardiac renal hepatic plasma glucose insulin placebo cohort mortality incidence randomised hospital surgery
 treatment disease tissue protein enzyme gene mutation biopsy screening inflammation dosage adverse outcome
-""".split()
-FOREIGN = """
-naïve café Straße señor fjörður žluťoučký Ελλάδα μαθητής Привет книга שלום مدرسة 東京 大学 日本語 한국어 ไทย 🙂 e\u0301tude İstanbul
-""".split()
+""")
+FOREIGN = _words("""
+naïve café Straße señor fjörður žluťoučký Ελλάδα μαθητής Привет книга שלום مدرسة 東京 大学 日本語 한국어 ไทย
+🙂 e\u0301tude İstanbul
+""")
 
 
 def number(*parts: object) -> int:
@@ -139,7 +145,9 @@ def write_shard(path: Path, rows: Sequence[Doc]) -> None:
 SHARDS = ("a.jsonl", "b.jsonl.gz", "c.jsonl.zst", "d.parquet", "sub/e.jsonl", "sub/f.jsonl.zst")
 
 
-def make_corpus(folder: Path, docs_per_shard: int = 60, shards: Sequence[str] = SHARDS) -> dict[str, list[Doc]]:
+def make_corpus(
+    folder: Path, docs_per_shard: int = 60, shards: Sequence[str] = SHARDS
+) -> dict[str, list[Doc]]:
     """Shards in `folder`; shard name -> its rows, in the order of names."""
     corpus = {}
     for i, name in enumerate(sorted(shards)):

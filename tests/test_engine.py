@@ -15,7 +15,9 @@ import pytest
 
 import dataselect
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks for processes in /proc")
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self/environ").exists(), reason="looks for processes in /proc"
+)
 
 
 @pytest.fixture
@@ -121,9 +123,8 @@ def test_a_signal_to_the_whole_process_group_stops_cleanly_too(project):
 def test_run_works_from_a_script_without_a_main_guard(project):
     recipe = corpora.write_recipe(project, [{"use": "exact_dedup"}])
     script = project / "script.py"
-    script.write_text(
-        f"import dataselect\nreport = dataselect.run({str(recipe)!r}, workers=2)\nprint(report['rows']['in'])\n"
-    )
+    run = f"dataselect.run({str(recipe)!r}, workers=2)"
+    script.write_text(f"import dataselect\nprint({run}['rows']['in'])\n")
     root = str(Path(__file__).parents[1])
     done = subprocess.run(
         [sys.executable, str(script)],

@@ -34,7 +34,9 @@ def again(project, *sets):
     assert corpora.decisions(project / "out") == corpora.decisions(project / "fresh" / "out")
     if not any(decision["verdict"] == "waits" for decision in planned["decisions"]):
         assert planned["tasks"]["run"] == report["tasks"]["run"]
-    return report, [d["task"] for d in planned["decisions"] if d["verdict"] == "run" and d["phase"] == "read 1"]
+    return report, [
+        d["task"] for d in planned["decisions"] if d["verdict"] == "run" and d["phase"] == "read 1"
+    ]
 
 
 def phases(report):
@@ -195,7 +197,9 @@ def test_another_target_reads_once(project):
 
 def test_a_stage_more_keeps_what_is_there(project):
     recipe = project / "recipe.yaml"
-    corpora.write_recipe(project, [*corpora.ALL_STAGES, {"use": "select", "method": "uniform", "keep": {"docs": 7}}])
+    corpora.write_recipe(
+        project, [*corpora.ALL_STAGES, {"use": "select", "method": "uniform", "keep": {"docs": 7}}]
+    )
     report = dataselect.run(recipe)
     assert phases(report) == {"select", "write"}
     assert report["rows"]["kept"] == 7

@@ -28,7 +28,12 @@ BAD_LINES = {
     batch.TEXT_NOT_STRING: [b'{"text": 1}', b'{"text": ["a"]}', b'{"text": {"a": "b"}}'],
     batch.TOO_LONG: [b'{"text": "' + b"long " * 300 + b'"}'],
 }
-ODD_BUT_GOOD = [b'{"text": ""}', b'{"text": "caf\\u00e9 \\u0000"}', b' {"text": "spaces"} ', b'{"text":"x","n":NaN}']
+ODD_BUT_GOOD = [
+    b'{"text": ""}',
+    b'{"text": "caf\\u00e9 \\u0000"}',
+    b' {"text": "spaces"} ',
+    b'{"text":"x","n":NaN}',
+]
 
 
 def mixed_lines():
@@ -57,7 +62,9 @@ def project(tmp_path_factory):
     (folder / "in" / "c.jsonl.zst").write_bytes(corpora.zstd(data, n_frames=3))
     write_bad_parquet(folder / "in" / "d.parquet")
     given = {"shards": ["in/*"], "id": None, "max_row_bytes": LIMIT, "max_bad_rows": 1000}
-    corpora.write_recipe(folder, [{"use": "length_filter", "min_chars": 5}, {"use": "exact_dedup"}], input=given)
+    corpora.write_recipe(
+        folder, [{"use": "length_filter", "min_chars": 5}, {"use": "exact_dedup"}], input=given
+    )
     return folder
 
 
@@ -118,7 +125,10 @@ def test_too_many_bad_rows_fail_the_run_with_the_first_of_them(project, report):
     assert dataselect.run(project / "recipe.yaml", sets=[f"input.max_bad_rows={n_bad}"])["up_to_date"]
     code, out, err = corpora.cli("run", project / "recipe.yaml", "--set", f"input.max_bad_rows={n_bad - 1}")
     assert (code, out) == (1, "")
-    assert f"{n_bad} of {report['rows']['in']} rows are bad, more than input.max_bad_rows allows ({n_bad - 1})" in err
+    assert (
+        f"{n_bad} of {report['rows']['in']} rows are bad, more than input.max_bad_rows allows ({n_bad - 1})"
+        in err
+    )
     assert "a.jsonl: row 5: invalid JSON" in err
     assert "Traceback" not in err
 

@@ -166,7 +166,9 @@ def in_order(decisions, budget, weights):
     ],
 )
 def test_select_equals_a_sort_with_ties_by_document_id(run, docs, method, unit, budget):
-    by = {"uniform": {}, "top_k": {"by": "n_chars"}, "resample": {"by": "importance", "temperature": 20.0}}[method]
+    by = {"uniform": {}, "top_k": {"by": "n_chars"}, "resample": {"by": "importance", "temperature": 20.0}}[
+        method
+    ]
     select = {"use": "select", "method": method, "keep": {unit: budget}, "seed": 7, **by}
     _, out = run([{"use": "length_filter", "min_chars": 40}, IMPORTANCE, select])
     rows = [row for row in corpora.decisions(out) if row["stage"] in (None, "select")]
@@ -256,7 +258,9 @@ def test_editing_an_own_stage_runs_it_again(run, project, docs):
     source = (project / "my_stages.py").read_text()
     (project / "my_stages.py").write_text(source.replace('["n_hits"] < 1', '["n_hits"] < 2'))
     _, out = run([stage])
-    assert corpora.kept_ids(out) == [doc.id for *_, doc in docs if doc.text.split().count("dose") >= 2] != before
+    assert (
+        corpora.kept_ids(out) == [doc.id for *_, doc in docs if doc.text.split().count("dose") >= 2] != before
+    )
 
 
 def test_an_optional_stage_without_its_file_is_left_out(run):
@@ -307,14 +311,18 @@ def test_line_ends_and_blank_lines(tmp_path):
     data = b"\xef\xbb\xbf" + b"\r\n".join(lines[:8]) + b"\r\n\r\n  \n" + b"\n\n".join(lines[8:])
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.jsonl").write_bytes(data)
-    recipe = corpora.write_recipe(tmp_path, [{"use": "length_filter", "min_chars": 0}], input={"shards": ["in/*"]})
+    recipe = corpora.write_recipe(
+        tmp_path, [{"use": "length_filter", "min_chars": 0}], input={"shards": ["in/*"]}
+    )
     report = dataselect.run(recipe)
     assert report["rows"]["in"] == report["rows"]["kept"] == 24
     written = b"".join(lines_of(tmp_path / "out"))
     assert written == b"".join([line + b"\r\n" for line in lines[:8]] + [line + b"\n" for line in lines[8:]])
     dataselect.run(recipe, sets=["stages.0.min_chars=100"])
     kept = set(corpora.kept_ids(tmp_path / "out"))
-    assert [json.loads(line)["id"] for line in lines_of(tmp_path / "out")] == [d.id for d in rows if d.id in kept]
+    assert [json.loads(line)["id"] for line in lines_of(tmp_path / "out")] == [
+        d.id for d in rows if d.id in kept
+    ]
 
 
 def test_parquet_keeps_its_schema_its_metadata_and_its_values(run, project):
@@ -324,7 +332,10 @@ def test_parquet_keeps_its_schema_its_metadata_and_its_values(run, project):
     assert table.schema.equals(before.schema, check_metadata=True)
     kept = pa.array(corpora.kept_ids(out))
     assert table.equals(before.filter(pa.compute.is_in(before["id"], value_set=kept)))
-    assert pq.read_metadata(corpora.live(out) / "shards" / "d.parquet").row_group(0).column(0).compression == "SNAPPY"
+    assert (
+        pq.read_metadata(corpora.live(out) / "shards" / "d.parquet").row_group(0).column(0).compression
+        == "SNAPPY"
+    )
 
 
 @pytest.mark.parametrize("form", ["jsonl", "jsonl.gz", "jsonl.zst"])
@@ -336,7 +347,9 @@ def test_conversion_to_lines(run, docs, form):
     expected = {doc.id: doc for _, _, doc in docs if len(doc.text) >= 100}
     assert rows.keys() == expected.keys()
     assert all(rows[key]["text"] == doc.text for key, doc in expected.items())
-    assert {"year", "tags", "when"} < rows[next(d.id for s, _, d in docs if s == "d.parquet" and d.id in rows)].keys()
+    assert {"year", "tags", "when"} < rows[
+        next(d.id for s, _, d in docs if s == "d.parquet" and d.id in rows)
+    ].keys()
 
 
 def test_conversion_to_parquet(run, docs):
@@ -350,7 +363,9 @@ def test_conversion_to_parquet(run, docs):
         table = pq.read_table(path)
         if path.name != "d.parquet":
             assert table.schema.field("lang").type == pa.large_string()
-            assert table["_row"].to_pylist() == [by_id[i][1].line()[:-1].decode() for i in table["id"].to_pylist()]
+            assert table["_row"].to_pylist() == [
+                by_id[i][1].line()[:-1].decode() for i in table["id"].to_pylist()
+            ]
         assert table["text"].to_pylist() == [by_id[i][1].text for i in table["id"].to_pylist()]
         assert table["n_chars"].to_pylist() == [len(text) for text in table["text"].to_pylist()]
         n_rows += len(table)
@@ -375,7 +390,10 @@ def test_declared_columns_have_their_types_whatever_the_rows_hold(tmp_path):
             output={"format": "parquet", "columns": {"value": kind}},
         )
         dataselect.run(recipe)
-        assert pq.read_table(corpora.live(tmp_path / "out") / "shards" / "a.parquet")["value"].to_pylist() == expected
+        assert (
+            pq.read_table(corpora.live(tmp_path / "out") / "shards" / "a.parquet")["value"].to_pylist()
+            == expected
+        )
 
 
 def test_scores_are_added_to_kept_rows(run):
@@ -390,8 +408,12 @@ def test_scores_are_added_to_kept_rows(run):
 
 
 def test_dropped_rows_say_why(run, docs):
-    _, out = run([{"use": "length_filter", "min_chars": 100}, {"use": "exact_dedup"}], output={"dropped": True})
-    reasons = {row["id"]: (row["stage"], row["reason"]) for row in corpora.decisions(out) if not row["copies"]}
+    _, out = run(
+        [{"use": "length_filter", "min_chars": 100}, {"use": "exact_dedup"}], output={"dropped": True}
+    )
+    reasons = {
+        row["id"]: (row["stage"], row["reason"]) for row in corpora.decisions(out) if not row["copies"]
+    }
     lines = [line for suffix in (".jsonl", ".gz", ".zst") for line in lines_of(out, suffix, "dropped")]
     rows = [*map(json.loads, lines), *pq.read_table(corpora.live(out) / "dropped" / "d.parquet").to_pylist()]
     found = {row["id"]: (row["_dropped_by"], row["_reason"]) for row in rows}
@@ -406,7 +428,9 @@ def test_a_sample_run_publishes_nothing(run, project, tmp_path):
     report = dataselect.run(recipe, sample=0.3)
     assert report["generation"] is None
     assert report["rows"]["unsampled"] > 0
-    assert report["rows"]["in"] == sum(report["rows"][k] for k in ("kept", "dropped", "quarantined", "unsampled"))
+    assert report["rows"]["in"] == sum(
+        report["rows"][k] for k in ("kept", "dropped", "quarantined", "unsampled")
+    )
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".dataselect.lock"]
 
 
@@ -428,9 +452,8 @@ def test_text_and_id_in_other_places(tmp_path):
 def test_only_the_last_two_generations_stay(tmp_path):
     corpora.make_corpus(tmp_path / "in", 8)
     recipe = corpora.write_recipe(tmp_path, [{"use": "length_filter", "min_chars": 10}])
-    generations = []
-    for chars in (10, 100, 200):
-        generations.append(dataselect.run(recipe, sets=[f"stages.0.min_chars={chars}"])["generation"])
+    runs = [dataselect.run(recipe, sets=[f"stages.0.min_chars={chars}"]) for chars in (10, 100, 200)]
+    generations = [report["generation"] for report in runs]
     out = tmp_path / "out"
     assert [g[:6] for g in generations] == ["000001", "000002", "000003"]
     assert sorted(p.name for p in out.iterdir() if p.is_dir() and not p.is_symlink()) == generations[1:]
@@ -458,7 +481,9 @@ def test_an_expectation_that_fails_publishes_nothing(tmp_path):
     corpora.make_corpus(tmp_path / "in", 8)
     recipe = corpora.write_recipe(tmp_path, [{"use": "exact_dedup"}])
     first = dataselect.run(recipe)
-    code, out, err = corpora.cli("run", recipe, "--set", "expect.min_rows=1000", "--set", "output.format=jsonl")
+    code, out, err = corpora.cli(
+        "run", recipe, "--set", "expect.min_rows=1000", "--set", "output.format=jsonl"
+    )
     assert (code, out) == (3, "")
     assert "expect.min_rows: 1000, but it is" in err
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())

@@ -14,7 +14,9 @@ import pytest
 import dataselect
 from dataselect.core.listener import Listener
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks for processes in /proc")
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self/environ").exists(), reason="looks for processes in /proc"
+)
 
 
 class StopAfter(Listener):
@@ -61,7 +63,9 @@ def test_a_long_compressed_shard_resumes_inside(tmp_path):
     before = {path: path.stat().st_mtime_ns for path in columns if path.is_file()}
     again = dataselect.run(recipe)
     assert again["digest"] == report["digest"]
-    assert sum(path.stat().st_mtime_ns != time for path, time in before.items()) == 3 * (len(record["segments"]) - 2)
+    assert sum(path.stat().st_mtime_ns != time for path, time in before.items()) == 3 * (
+        len(record["segments"]) - 2
+    )
 
 
 def test_temporary_files_of_killed_writers_are_removed(tmp_path):

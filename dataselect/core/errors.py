@@ -4,6 +4,7 @@ DataselectError (1)
 ├── RecipeError (2)      the recipe or the command line is wrong; nothing was run
 ├── BadShard (1)         a shard can't be read to its end
 ├── BadModel (1)         a model or target file is not what its name promises
+├── TornArtifact (1)     a work file is gone or damaged; the run deletes it and makes it again
 ├── ExpectFailed (3)     an `expect:` guard failed; nothing was published
 └── Locked (4)           another run holds the output's lock
 """
@@ -29,6 +30,17 @@ class BadShard(DataselectError):
 
 class BadModel(DataselectError):
     """A model file is no model, is of an unsupported kind, or lacks the label asked for."""
+
+
+class TornArtifact(DataselectError):
+    """An artifact is missing or not what was written: a power loss, a deleted file, a bad disk."""
+
+    def __init__(self, place: str, name: str) -> None:
+        super().__init__(place, name)
+        self.name = name
+
+    def __str__(self) -> str:
+        return f"{self.args[0]}/{self.name}: a work file is damaged or missing"
 
 
 class ExpectFailed(DataselectError):

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from dataselect.core.errors import DataselectError
+from dataselect.core.errors import TornArtifact
 from dataselect.core.fingerprint import fingerprint
 from dataselect.io.store import Store
 
@@ -68,10 +68,14 @@ class Bundle:
     """A committed artifact. Opening reads the index only; sections are read when asked for."""
 
     def __init__(self, store: Store, name: str) -> None:
-        """FileNotFoundError where there is none; DataselectError where it is torn."""
+        """TornArtifact where there is none or it is not whole."""
         self._store, self._name = store, name
         self._map: mmap.mmap | None = None
-        with store.open(name) as file:
+        try:
+            opened = store.open(name)
+        except FileNotFoundError:
+            raise self._torn() from None
+        with opened as file:
             size = file.seek(0, 2)
             start = max(0, size - _TAIL_GUESS)
             file.seek(start)
@@ -96,8 +100,8 @@ class Bundle:
         length = int.from_bytes(tail[-_TAIL : -_TAIL + 8], "little")
         return tail[max(0, len(tail) - _TAIL - length) : -_TAIL]
 
-    def _torn(self) -> DataselectError:
-        return DataselectError(f"{self._store.url}/{self._name}: not a complete artifact; delete it and run again")
+    def _torn(self) -> TornArtifact:
+        return TornArtifact(self._store.url, self._name)
 
     def __contains__(self, name: str) -> bool:
         return name in self._sections
@@ -117,7 +121,7 @@ class Bundle:
         section = self._sections[name]
         dtype, shape = np.dtype(section["dtype"]), section["shape"]
         if start == 0 and stop is None:
-            return np.frombuffer(self._bytes(section["offset"], section["length"]), dtype).reshape(shape)
+            return np.frombuffer(self._section(name), dtype).reshape(shape)
         row = dtype.itemsize * int(np.prod(shape[1:]))
         stop = shape[0] if stop is None else stop
         data = self._bytes(section["offset"] + start * row, (stop - start) * row)
@@ -125,12 +129,19 @@ class Bundle:
 
     def table(self, name: str) -> pa.Table:
         """An Arrow table section."""
-        section = self._sections[name]
-        return pa.ipc.open_stream(pa.py_buffer(self._bytes(section["offset"], section["length"]))).read_all()
+        return pa.ipc.open_stream(pa.py_buffer(self._section(name))).read_all()
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All array sections by name."""
         return {name: self.array(name) for name, section in self._sections.items() if "dtype" in section}
+
+    def _section(self, name: str) -> Any:
+        """A whole section, checked: xxh3 runs at memory speed, and a power loss leaves pages of zeros."""
+        section = self._sections[name]
+        data = self._bytes(section["offset"], section["length"])
+        if xxhash.xxh3_128_hexdigest(data) != section["digest"]:
+            raise self._torn()
+        return data
 
     def _bytes(self, offset: int, length: int) -> Any:
         path = self._store.local_path(self._name)

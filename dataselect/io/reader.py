@@ -103,38 +103,39 @@ def _group_lines(piece: Piece, spec: ReadSpec) -> Iterator[LineBlock]:
     """Lines of many small shards in blocks of usual size: a parser call a shard would cost more than the parse."""
     ends: list[SegmentEnd] = []
     pending: list[LineBlock] = []
-    first_row = 0
+    first_row = n_bytes = 0
+    for block in _shard_blocks(piece, spec):
+        if block.segment_end is not None:
+            ends.append(block.segment_end)
+        too_long = block.too_long_bytes is not None
+        if not too_long:
+            pending.append(block)
+            n_bytes += len(block.data)
+        if pending and (too_long or n_bytes >= BATCH_BYTES):
+            yield (whole := _joined(pending, first_row))
+            first_row, pending, n_bytes = first_row + whole.n_rows, [], 0
+        if too_long:
+            yield dataclasses.replace(block, first_row=first_row)
+            first_row += 1
+    yield dataclasses.replace(_joined(pending, first_row), segment_end=_group_end(ends))
+
+
+def _shard_blocks(piece: Piece, spec: ReadSpec) -> Iterator[LineBlock]:
     for shard in piece.shards:
-        lines = iter_line_blocks(
+        # The buffer of a block lives as long as the block: no larger than the shard needs.
+        usual_bytes = 2 * usual_text_bytes(shard.size, piece.format, piece.codec) + 4096
+        yield from iter_line_blocks(
             ShardSource(shard),
             codec=piece.codec,
             max_row_bytes=spec.max_row_bytes,
-            # The buffer of a block lives as long as the block: no larger than the shard needs.
-            block_bytes=min(BATCH_BYTES, 2 * usual_text_bytes(shard.size, piece.format, piece.codec) + 4096),
+            block_bytes=min(BATCH_BYTES, usual_bytes),
         )
-        for block in lines:
-            if block.segment_end is not None:
-                ends.append(block.segment_end)
-            elif block.too_long_bytes is None:
-                pending.append(block)
-            if pending and (block.too_long_bytes is not None or sum(len(b.data) for b in pending) >= BATCH_BYTES):
-                yield _joined(pending, first_row)
-                first_row += sum(b.n_rows for b in pending)
-                pending = []
-            if block.too_long_bytes is not None:
-                yield dataclasses.replace(block, first_row=first_row)
-                first_row += 1
-    if pending:
-        yield _joined(pending, first_row)
-        first_row += sum(b.n_rows for b in pending)
-    none = np.empty(0, np.int64)
-    yield LineBlock(0, first_row, np.empty(0, np.uint8), none, none, 0, 0, 0, segment_end=_group_end(ends))
 
 
 def _joined(blocks: list[LineBlock], first_row: int) -> LineBlock:
     """One block of several; a last line without newline gets one, for the next shard's to follow."""
     newline = np.array([10], np.uint8)
-    parts, starts, ends, offset = [], [], [], 0
+    parts, starts, ends, offset = [newline[:0]], [np.empty(0, np.int64)], [np.empty(0, np.int64)], 0
     for block in blocks:
         parts.append(block.data)
         starts.append(block.starts + offset)
