@@ -178,8 +178,7 @@ def main() -> None:
     print(f"{'kill':>4}  {'of':11}  {'after s':>7}  {'files':>5}  the run", flush=True)
     n_done = 0
     for number in range(args.kills):
-        # By the last kill a run is about at its end.
-        n_files_more = draws.randrange(2 * n_files // args.kills)
+        n_files_more = draws.randrange(max(1, n_files - runs.n_files()))
         one = one_round(runs, draws, kill_all=number % 3 != 2, n_files_more=n_files_more)
         print(f"{number + 1:4}  {one.victim:11}  {one.after_s:7.2f}  {one.n_files:5}  {one.end}", flush=True)
         n_done += one.end == "done"

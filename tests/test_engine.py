@@ -39,7 +39,7 @@ def leftovers(project):
 
 def test_a_task_whose_worker_is_killed_is_tried_again(project, capfd):
     recipe = recipe_with(project, "Deadly", log=str(project / "deaths"), times=2)
-    report = dataselect.run(recipe, workers=2)
+    report = dataselect.run(recipe, workers=1)
     assert (project / "deaths").read_text() == "xx"
     assert capfd.readouterr().err.count("killed by signal SIGKILL); trying again") == 2
     undisturbed = dataselect.run(recipe, sets=["output.folder=other", "work=other-work"])
