@@ -1,7 +1,7 @@
 """dataselect: from shards of text to the part worth training a language model on.
 
-    import dataselect
-    report = dataselect.run("recipe.yaml", workers=2)
+import dataselect
+report = dataselect.run("recipe.yaml", workers=2)
 """
 
 from __future__ import annotations

@@ -23,7 +23,9 @@ app = typer.Typer(
 )
 
 RecipeArgument = Annotated[Path, typer.Argument(help="the recipe, a YAML file", show_default=False)]
-SetOption = Annotated[list[str], typer.Option("--set", metavar="a.b=value", help="override a value of the recipe")]
+SetOption = Annotated[
+    list[str], typer.Option("--set", metavar="a.b=value", help="override a value of the recipe")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
 RehashOption = Annotated[bool, typer.Option("--rehash", help="read every shard again; trust no size or time")]
 
@@ -36,7 +38,9 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def _main(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
+    ] = False,
 ) -> None:
     """Select the part of a text corpus worth training a language model on.
 
@@ -47,8 +51,10 @@ def _main(
 @app.command()
 def run(
     recipe: RecipeArgument,
-    workers: Annotated[int | None, typer.Option(min=1, help="processes; by default one a CPU", show_default=False)] = None,
-    sets: SetOption = [],  # noqa: B006 - typer copies it
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="processes; by default one a CPU", show_default=False)
+    ] = None,
+    sets: SetOption = [],
     as_json: JsonOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only print the plan")] = False,
     sample: Annotated[
@@ -72,7 +78,9 @@ def run(
 
 
 @app.command()
-def plan(recipe: RecipeArgument, sets: SetOption = [], as_json: JsonOption = False, rehash: RehashOption = False) -> None:  # noqa: B006
+def plan(
+    recipe: RecipeArgument, sets: SetOption = [], as_json: JsonOption = False, rehash: RehashOption = False
+) -> None:
     """Show what `run` would do: stages, reads of the text, which tasks run and why, disk space."""
     from dataselect import runner
     from dataselect.report import planview
@@ -84,9 +92,11 @@ def plan(recipe: RecipeArgument, sets: SetOption = [], as_json: JsonOption = Fal
 def train(
     positive: Annotated[list[Path], typer.Option(help="shard of documents wanted; repeat for more")],
     out: Annotated[Path, typer.Option(help="model file to write (.bin)")],
-    negative: Annotated[list[Path], typer.Option(help="shard of documents not wanted")] = [],  # noqa: B006
+    negative: Annotated[list[Path], typer.Option(help="shard of documents not wanted")] = [],
     text: Annotated[str, typer.Option(help="text column")] = "text",
-    label_column: Annotated[str | None, typer.Option(help="column with the label, instead of two sets")] = None,
+    label_column: Annotated[
+        str | None, typer.Option(help="column with the label, instead of two sets")
+    ] = None,
     positive_label: Annotated[str, typer.Option(help="label of the documents wanted")] = "hq",
     negative_label: Annotated[str, typer.Option(help="label of the documents not wanted")] = "lq",
     dim: Annotated[int, typer.Option(min=1, help="size of the vectors")] = 100,

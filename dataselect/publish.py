@@ -1,10 +1,10 @@
 """The output folder: who may write to it, generations, the manifest that names the live one.
 
-    OUT/000002-3f9c.../shards/...      never changes once published
-                      /decisions/...   one Parquet row for every input row
-                      /dropped/... /quarantine/... /fitted/... /report.json /manifest.json
-    OUT/current -> 000002-3f9c...      (local disks)
-    OUT/manifest.json                  the switch: what it names is live
+OUT/000002-3f9c.../shards/...      never changes once published
+                  /decisions/...   one Parquet row for every input row
+                  /dropped/... /quarantine/... /fitted/... /report.json /manifest.json
+OUT/current -> 000002-3f9c...      (local disks)
+OUT/manifest.json                  the switch: what it names is live
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def locked(output: Store) -> Iterator[None]:
         return
     with explained(str(output.root)):
         output.root.mkdir(parents=True, exist_ok=True)
-        file = open(output.root / _LOCK, "w")
+        file = (output.root / _LOCK).open("w")
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -100,7 +100,9 @@ class Publisher:
         if self._live["bad_shards"] != bad_shards:
             return None
         live = self._live["generation"]
-        return self._live if all(self._present(entry["files"], live) for entry in self._live["pieces"]) else None
+        return (
+            self._live if all(self._present(entry["files"], live) for entry in self._live["pieces"]) else None
+        )
 
     def settle(self) -> str:
         """Finish what a publication that was killed after its switch left undone; the live digest."""
@@ -132,7 +134,7 @@ class Publisher:
         return all((e := found[f["name"]]) is not None and e.size == f["n_bytes"] for f in files.values())
 
     def assemble(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Manifest entries in piece order; files of earlier generations are linked (or copied) into this one."""
+        """Manifest entries in piece order; files of earlier generations are linked or copied."""
         pieces = []
         for key, record in zip(self._keys, records, strict=True):
             source = record.get("from")
@@ -147,8 +149,12 @@ class Publisher:
         """Write the manifest, switch to it, delete what is older than the generation before; the digest."""
         previous = self._live["generation"] if self._live else None
         pieces = manifest["pieces"]
-        shards = [[f["name"], f["digest"]] for p in pieces for kind, f in p["files"].items() if kind == "shards"]
-        others = [[f["name"], f["digest"]] for p in pieces for kind, f in p["files"].items() if kind != "shards"]
+        shards = [
+            [f["name"], f["digest"]] for p in pieces for kind, f in p["files"].items() if kind == "shards"
+        ]
+        others = [
+            [f["name"], f["digest"]] for p in pieces for kind, f in p["files"].items() if kind != "shards"
+        ]
         manifest = {
             "dataselect": __version__,
             "generation": self.generation,
@@ -194,7 +200,7 @@ def _forget(root: Path, keep: set[str | None]) -> None:
 
 
 def live_shards(output: Store) -> list[str]:
-    """Names of the live shards under the output folder, in order. DataselectError where nothing is published."""
+    """Names of the live shards under the output folder, in order; DataselectError where there are none."""
     manifest = read_manifest(output)
     if manifest is None:
         raise DataselectError(f"{output.url}: nothing is published here")
@@ -204,14 +210,14 @@ def live_shards(output: Store) -> list[str]:
 
 def versions() -> dict[str, str]:
     """What the output's bytes may depend on."""
-    import numpy
-    import pyarrow
+    import numpy as np
+    import pyarrow as pa
     import zstandard
 
     return {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
-        "numpy": numpy.__version__,
-        "pyarrow": pyarrow.__version__,
+        "numpy": np.__version__,
+        "pyarrow": pa.__version__,
         "zstandard": zstandard.__version__,
     }

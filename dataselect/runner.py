@@ -119,10 +119,14 @@ def run(
         except TornArtifact as torn:
             listener.note(f"{torn}; making it again")
             store_at(checked.work).delete(torn.name)
-    raise DataselectError(f"{checked.work}: more than {_MAX_REPAIRS} damaged work files; delete the folder and run again")
+    raise DataselectError(
+        f"{checked.work}: more than {_MAX_REPAIRS} damaged work files; delete the folder and run again"
+    )
 
 
-def _run_once(recipe: Recipe, n_workers: int, sample: float | None, rehash: bool, figures: Figures) -> dict[str, Any]:
+def _run_once(
+    recipe: Recipe, n_workers: int, sample: float | None, rehash: bool, figures: Figures
+) -> dict[str, Any]:
     prepared = _prepare(recipe, sample=sample, rehash=rehash)
     with locked(prepared.output), _swept(prepared):
         with LocalEngine(prepared.inputs.job, n_workers) as engine:
@@ -192,7 +196,9 @@ def _prepare(recipe: Recipe, *, sample: float | None, rehash: bool) -> Prepared:
         pieces = [pieces[i] for i in chosen]
         stages = [stage.scaled(sample) if isinstance(stage, SelectStage) else stage for stage in stages]
     given = _given_models(recipe, stages, output, work)
-    files = [{name: _file_digest(work, path) for name, path in stage.file_fields().items()} for stage in stages]
+    files = [
+        {name: _file_digest(work, path) for name, path in stage.file_fields().items()} for stage in stages
+    ]
     inputs = Inputs(
         job=_job(recipe, stages, share),
         stages=stages,
@@ -217,7 +223,9 @@ def _job(recipe: Recipe, stages: Sequence[Stage], share: float) -> Job:
     return Job(
         read=ReadSpec(text, spec.id, spec.max_row_bytes, _SEGMENT_PIECES * spec.piece_bytes, spec.batch_rows),
         stages=calls,
-        output=OutputCall(out.folder, out.format, tuple(out.add), tuple(sorted(out.columns.items())), out.dropped),
+        output=OutputCall(
+            out.folder, out.format, tuple(out.add), tuple(sorted(out.columns.items())), out.dropped
+        ),
         work=recipe.work,
         sample_share=share,
         quarantine_bad_shards=spec.on_bad_shard == "quarantine",
@@ -225,16 +233,24 @@ def _job(recipe: Recipe, stages: Sequence[Stage], share: float) -> Job:
 
 
 def _check_apart(shards: Sequence[Shard], recipe: Recipe) -> None:
+    work, output = recipe.work.rstrip("/") + "/", recipe.output.folder.rstrip("/") + "/"
+    if work.startswith(output) or output.startswith(work):
+        raise RecipeError(
+            f"{recipe.path}: work: {recipe.work} and output.folder: {recipe.output.folder} must not lie in "
+            "each other, because the work folder may be deleted at any time"
+        )
     for what, folder in (("output.folder", recipe.output.folder), ("work", recipe.work)):
         inside = next((shard.url for shard in shards if shard.url.startswith(folder.rstrip("/") + "/")), None)
         if inside:
-            raise RecipeError(f"{recipe.path}: input.shards matches {inside}, which lies in {what}; keep them apart")
+            raise RecipeError(
+                f"{recipe.path}: input.shards matches {inside}, which lies in {what}; keep them apart"
+            )
     for pattern in recipe.input.shards:
         above = pattern.partition("**")[0]
         if above != pattern and fnmatch.fnmatchcase(recipe.output.folder + "/", above + "*"):
             raise RecipeError(
-                f"{recipe.path}: input.shards: {pattern} would match what is written to {recipe.output.folder}; "
-                "keep them apart"
+                f"{recipe.path}: input.shards: {pattern} would match what is written to "
+                f"{recipe.output.folder}; keep them apart"
             )
 
 
@@ -269,7 +285,9 @@ def _given_models(recipe: Recipe, stages: Sequence[Stage], output: Store, work: 
         else:
             path = Path(recipe.stages[i].folder) / stage.fit
             if not path.is_file():
-                raise RecipeError(f"{recipe.path}: stage {stage.use}: fit: expected exact, frozen or a file; no file {path}")
+                raise RecipeError(
+                    f"{recipe.path}: stage {stage.use}: fit: expected exact, frozen or a file; no file {path}"
+                )
             source, name = store_at(path.parent), path.name
         digest = _fitted_bundle(recipe, i, source, name).digest
         given[i] = artifact_name("given", digest)
@@ -294,8 +312,8 @@ def _fitted_bundle(recipe: Recipe, i: int, source: Store, name: str) -> Bundle:
     if differ:
         key = differ[0]
         raise RecipeError(
-            f"{place}: the model was fitted with {key.rstrip('_')}: {there.get(key)}, not {here[key]}; run with "
-            "`fit: exact` once"
+            f"{place}: the model was fitted with {key.rstrip('_')}: {there.get(key)}, not {here[key]}; "
+            "run with `fit: exact` once"
         )
     return bundle
 
@@ -354,7 +372,9 @@ def _write(walk: Walk, keys: list[str], publisher: Publisher | None) -> Outcome:
     return Outcome(walk.write(keys, publisher.generation, publisher.reusable), publisher.generation)
 
 
-def _publish(prepared: Prepared, walk: Walk, publisher: Publisher, outcome: Outcome, report: dict[str, Any]) -> None:
+def _publish(
+    prepared: Prepared, walk: Walk, publisher: Publisher, outcome: Outcome, report: dict[str, Any]
+) -> None:
     manifest = {
         "row_digest": outcome.row_digest,
         "recipe": _portable_recipe(prepared.recipe),
@@ -411,21 +431,25 @@ def _check_ledger(outcome: Outcome) -> None:
     balanced = ledger["rows_in"] == sum(ledger[part] for part in parts) and by_rule == ledger["rows_dropped"]
     balanced &= sum(ledger["quarantined"].values()) == ledger["rows_quarantined"]
     if not balanced or (outcome.generation and written != ledger["rows_kept"]):
-        raise DataselectError(f"the ledger does not balance, nothing was published: {ledger}, rows written: {written}")
+        raise DataselectError(
+            f"the ledger does not balance, nothing was published: {ledger}, rows written: {written}"
+        )
 
 
 def _check_expect(recipe: Recipe, ledger: dict[str, Any]) -> None:
     rows, kept = ledger["rows_kept"], ledger["rows_kept"] / max(ledger["rows_in"], 1)
     expect = recipe.expect
-    checks = [
-        ("min_rows", expect.min_rows, rows, lambda limit, value: value >= limit),
-        ("max_rows", expect.max_rows, rows, lambda limit, value: value <= limit),
-        ("min_kept", expect.min_kept, kept, lambda limit, value: value >= limit),
-        ("max_kept", expect.max_kept, kept, lambda limit, value: value <= limit),
+    limits = [
+        ("min_rows", expect.min_rows, rows, 1),
+        ("max_rows", expect.max_rows, rows, -1),
+        ("min_kept", expect.min_kept, kept, 1),
+        ("max_kept", expect.max_kept, kept, -1),
     ]
-    for name, limit, value, holds in checks:
-        if limit is not None and not holds(limit, value):
-            raise ExpectFailed(f"{recipe.path}: expect.{name}: {limit}, but it is {value:g}; nothing was published")
+    for name, limit, value, sign in limits:
+        if limit is not None and sign * value < sign * limit:
+            raise ExpectFailed(
+                f"{recipe.path}: expect.{name}: {limit}, but it is {value:g}; nothing was published"
+            )
 
 
 def _report(prepared: Prepared, walk: Walk, figures: Figures, outcome: Outcome) -> dict[str, Any]:
@@ -440,13 +464,19 @@ def _report(prepared: Prepared, walk: Walk, figures: Figures, outcome: Outcome) 
         "generation": outcome.generation,
         "up_to_date": outcome.up_to_date,
         "row_digest": outcome.row_digest,
-        "rows": {key.removeprefix("rows_"): value for key, value in ledger.items() if key.startswith("rows_")},
+        "rows": {
+            key.removeprefix("rows_"): value for key, value in ledger.items() if key.startswith("rows_")
+        },
         "quarantined": ledger["quarantined"],
         "bad_shards": walk.bad_shards,
         "funnel": funnel,
         "left_out": prepared.recipe.left_out,
         "reads_of_text": len(prepared.inputs.reads) + 1,
-        "tasks": {"run": decisions.count("run"), "reused": decisions.count("reuse"), "checked_shards": walk.n_checked},
+        "tasks": {
+            "run": decisions.count("run"),
+            "reused": decisions.count("reuse"),
+            "checked_shards": walk.n_checked,
+        },
         "phases": figures.phases,
         "seconds": {part: round(seconds, 4) for part, seconds in sorted(figures.seconds.items())},
         "wall_s": time.perf_counter() - figures.started,
@@ -461,8 +491,10 @@ def _plan_report(prepared: Prepared, walk: Walk) -> dict[str, Any]:
         names = [f"{i}:{stages[i].use} ({role})" for i, role in read.roles]
         hoisted = [f"{i}:{stages[i].use}" for i in read.hoisted]
         reads.append({"read": number + 1, "why": read.why, "stages": names, "hoisted": hoisted})
-    reads.append({"read": len(reads) + 1, "why": "kept rows are copied to the output", "stages": [], "hoisted": []})
-    counts = {verdict: prepared.decisions.count(verdict) for verdict in ("run", "reuse", "waits")}  # type: ignore[arg-type]
+    reads.append(
+        {"read": len(reads) + 1, "why": "kept rows are copied to the output", "stages": [], "hoisted": []}
+    )
+    counts = {verdict: prepared.decisions.count(verdict) for verdict in ("run", "reuse", "waits")}
     folder = Path(prepared.recipe.work)
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent

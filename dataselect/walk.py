@@ -15,7 +15,15 @@ from dataselect.core.listener import Listener
 from dataselect.core.pieces import Piece, Segment, usual_text_bytes
 from dataselect.engine.job import Context, Job
 from dataselect.engine.local import LocalEngine, Task
-from dataselect.engine.read import BASE, Call, IdentifyCall, ReadCall, SegmentCall, artifact_names, identify_piece
+from dataselect.engine.read import (
+    BASE,
+    Call,
+    IdentifyCall,
+    ReadCall,
+    SegmentCall,
+    artifact_names,
+    identify_piece,
+)
 from dataselect.engine.reduce import Exchange, FitCall, GroupCall, JoinCall, MaskCall, PrepareCall, SelectCall
 from dataselect.engine.resolve import SegmentRefs
 from dataselect.engine.write import WriteCall, record_name
@@ -88,7 +96,13 @@ class Walk:
     """Runs (engine given) or only decides (None) every task, in phases."""
 
     def __init__(
-        self, inputs: Inputs, work: Store, output: Store, decisions: Decisions, engine: LocalEngine | None, listener: Listener
+        self,
+        inputs: Inputs,
+        work: Store,
+        output: Store,
+        decisions: Decisions,
+        engine: LocalEngine | None,
+        listener: Listener,
     ) -> None:
         self._in, self._work, self._output = inputs, work, output
         self._decisions, self._engine, self._listener = decisions, engine, listener
@@ -112,22 +126,26 @@ class Walk:
         """Everything up to, but without, writing. Raises WaitsFor when only planning."""
         self._identify()
         self._prepare()
+        bounds = self._read_bounds()
         for number, read in enumerate(self._in.reads):
             if read.opened_by is not None:
                 self._fit(read.opened_by)
             self._read(number, read)
-            last = self._in.reads[number + 1].opened_by if number + 1 < len(self._in.reads) else len(self._in.stages)
-            for i in range(read.opened_by or 0, last if last is not None else len(self._in.stages)):
+            for i in range(bounds[number], bounds[number + 1]):
                 if isinstance(self._in.stages[i], DedupStage):
                     self._dedup(i)
                 elif isinstance(self._in.stages[i], SelectStage):
                     self._select(i)
 
+    def _read_bounds(self) -> list[int]:
+        """Read k holds the stages from item k to before item k + 1."""
+        return [*(read.opened_by or 0 for read in self._in.reads), len(self._in.stages)]
+
     def steps(self) -> list[tuple[str, int]]:
         """All phases in order, with about how many tasks each has."""
         prepares = sum(type(stage).prepare is not Stage.prepare for stage in self._in.stages)
         steps = [("prepare", prepares)] if prepares else []
-        bounds = [*(read.opened_by or 0 for read in self._in.reads), len(self._in.stages)]
+        bounds = self._read_bounds()
         for number, read in enumerate(self._in.reads):
             if read.opened_by is not None:
                 steps.append((f"fit {self._label(read.opened_by)}", 1))
@@ -145,7 +163,9 @@ class Walk:
         blocks: whether later names depend on the results, so that planning must stop at a task to run.
         """
         to_run = [
-            i for i, p in enumerate(planned) if self._decisions.add(p.task.name, name, done=p.done, parts=p.parts)
+            i
+            for i, p in enumerate(planned)
+            if self._decisions.add(p.task.name, name, done=p.done, parts=p.parts)
         ]
         results: list[Any] = [None] * len(planned)
         if not to_run or (self._engine is None and not blocks):
@@ -171,7 +191,9 @@ class Walk:
             if result.get("bad"):
                 self._bad_shard(state, result["bad"])
             else:
-                state.segments = [Segment(0, k, s["digest"], s["n_rows"]) for k, s in enumerate(result["segments"])]
+                state.segments = [
+                    Segment(0, k, s["digest"], s["n_rows"]) for k, s in enumerate(result["segments"])
+                ]
                 state.complete = True
         self.n_checked = len(changed)
 
@@ -239,7 +261,9 @@ class Walk:
         mask = self._mask(i, phase)
         samples = [self._sample_names[i][k] for k in range(len(self._refs))]
         prepared = self.model_artifacts.get(i)
-        key = fingerprint("fit", self._in.stage_fingerprints[i], self._model_digests.get(i), samples, self._digest(mask))
+        key = fingerprint(
+            "fit", self._in.stage_fingerprints[i], self._model_digests.get(i), samples, self._digest(mask)
+        )
         name = artifact_name("fitted", key)
         n_rows = tuple(refs.n_rows for refs in self._refs)
         call = FitCall(i, prepared, tuple(samples), n_rows, mask, name)
@@ -247,7 +271,9 @@ class Walk:
         self._one(phase, phase, "reduce:fit_stage", call, name, parts)
         self._set_model(i, name)
 
-    def _one(self, task: str, phase: str, function: str, call: Any, name: str, parts: Mapping[str, str]) -> None:
+    def _one(
+        self, task: str, phase: str, function: str, call: Any, name: str, parts: Mapping[str, str]
+    ) -> None:
         self._phase(phase, [Planned(Task(task, function, call), name, parts, name in self._existing)])
 
     def _digest(self, artifact: str) -> str:
@@ -259,7 +285,12 @@ class Walk:
         """The stages of a read, each with the chain that its artifacts' names depend on."""
         read_spec = self._in.job.read
         base = fingerprint(
-            "base", BASE_VERSION, read_spec.text, read_spec.id, read_spec.max_row_bytes, self._in.job.sample_share
+            "base",
+            BASE_VERSION,
+            read_spec.text,
+            read_spec.id,
+            read_spec.max_row_bytes,
+            self._in.job.sample_share,
         )
         calls = [Call(BASE, "base", base)] if number == 0 else []
         filters: list[str] = []
@@ -292,7 +323,9 @@ class Walk:
         while states:
             before = set(self.pieces)
             self._read_pieces(phase, calls, mask, states)
-            states = [state for state in self.pieces if state not in before]  # of groups that were taken apart
+            states = [
+                state for state in self.pieces if state not in before
+            ]  # of groups that were taken apart
         if number == 0:
             self._merge(calls)
         self._name_columns(calls, mask)
@@ -333,7 +366,9 @@ class Walk:
             self._bad_shard(state, result["bad"])
             return
         if not state.complete:
-            state.segments = [Segment(0, k, s["digest"], s["n_rows"]) for k, s in enumerate(result["segments"])]
+            state.segments = [
+                Segment(0, k, s["digest"], s["n_rows"]) for k, s in enumerate(result["segments"])
+            ]
             state.complete = True
         digests = fingerprint([s.digest for s in state.segments])
         self._decisions.parts[planned.task.name] = dict(planned.parts) | {"content": digests}
@@ -359,7 +394,8 @@ class Walk:
         allowed = self._in.bad_rows_allowed(n_rows)
         if n_bad > allowed:
             raise DataselectError(
-                f"{n_bad} of {n_rows} rows are bad, more than input.max_bad_rows allows ({allowed}); the first: {first_bad}"
+                f"{n_bad} of {n_rows} rows are bad, more than input.max_bad_rows allows ({allowed}); "
+                f"the first: {first_bad}"
             )
 
     def _name_columns(self, calls: tuple[Call, ...], mask: str | None) -> None:
@@ -398,7 +434,14 @@ class Walk:
         name = artifact_name("masks", fingerprint("mask", states))
         call = MaskCall(i, self._all_reaching(), name)
         if name not in self._masks:
-            self._one(f"mask {self._label(i)}", phase, "reduce:mask_rows", call, name, {"rows or stages before": name})
+            self._one(
+                f"mask {self._label(i)}",
+                phase,
+                "reduce:mask_rows",
+                call,
+                name,
+                {"rows or stages before": name},
+            )
             self._masks.add(name)
         return name
 
@@ -412,13 +455,22 @@ class Walk:
         n_rows = tuple(refs.n_rows for refs in self._refs)
         exchange = Exchange(keys, n_rows, mask)
         n_partitions = 1
-        while n_partitions * _KEYS_PER_PARTITION < sum(n_rows) * stage.keys_per_doc() and n_partitions < _MAX_PARTITIONS:
+        while (
+            n_partitions * _KEYS_PER_PARTITION < sum(n_rows) * stage.keys_per_doc()
+            and n_partitions < _MAX_PARTITIONS
+        ):
             n_partitions *= 2
         planned = []
         for p in range(n_partitions):
-            key = fingerprint("group", self._in.stage_fingerprints[i], keys, n_rows, self._digest(mask), p, n_partitions)
+            key = fingerprint(
+                "group", self._in.stage_fingerprints[i], keys, n_rows, self._digest(mask), p, n_partitions
+            )
             name = artifact_name("groups", key)
-            task = Task(f"group {self._label(i)} {p + 1}/{n_partitions}", "reduce:group_keys", GroupCall(exchange, p, n_partitions, name))
+            task = Task(
+                f"group {self._label(i)} {p + 1}/{n_partitions}",
+                "reduce:group_keys",
+                GroupCall(exchange, p, n_partitions, name),
+            )
             planned.append(Planned(task, name, {"keys or rows that reach it": key}, name in self._existing))
         self._phase(phase, planned)
         groups = tuple(p.artifact for p in planned)
@@ -478,9 +530,15 @@ class Walk:
         numbers = iter(range(len(self._refs)))
         keys = []
         for state in self.pieces:
-            segments = [[s.digest, self._segment_state(next(numbers), len(self._in.stages))] for s in state.segments]
+            segments = [
+                [s.digest, self._segment_state(next(numbers), len(self._in.stages))] for s in state.segments
+            ]
             shards = [shard.name for shard in state.piece.shards]
-            keys.append(fingerprint("write", spec, stages, shards, state.piece.part, self._stem(state.piece), segments))
+            keys.append(
+                fingerprint(
+                    "write", spec, stages, shards, state.piece.part, self._stem(state.piece), segments
+                )
+            )
         return keys
 
     def _stem(self, piece: Piece) -> str:
@@ -490,7 +548,12 @@ class Walk:
         converted = self._in.job.output.format != "same"
         return piece.name if converted and self._stems[piece.stem] > 1 else piece.stem
 
-    def write(self, keys: Sequence[str], generation: str | None, reusable: Callable[[int, str], dict[str, Any] | None]) -> list[dict[str, Any]]:
+    def write(
+        self,
+        keys: Sequence[str],
+        generation: str | None,
+        reusable: Callable[[int, str], dict[str, Any] | None],
+    ) -> list[dict[str, Any]]:
         """Write every piece; records in piece order. `reusable` gives the record of what is there already."""
         columns = tuple(self.column_stages().items())
         refs = self._all_reaching()
@@ -504,6 +567,8 @@ class Walk:
             call = WriteCall(state.piece, segments, columns, generation, keys[i], self._stem(state.piece))
             task = Task(f"write {state.piece.name}", "write:write_piece", call)
             parts = {"rows kept or decisions": keys[i]}
-            planned.append(Planned(task, record_name(keys[i]), parts, record is not None, state.piece.n_bytes))
+            planned.append(
+                Planned(task, record_name(keys[i]), parts, record is not None, state.piece.n_bytes)
+            )
         results = self._phase("write", planned)
         return [r["record"] if r is not None else rec for r, rec in zip(results, records, strict=True)]  # type: ignore[misc]

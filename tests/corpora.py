@@ -283,6 +283,14 @@ class Deadly(MapStage):
         return {}
 
 
+class Chatty(MapStage):
+    """Print, as one does to find a mistake."""
+
+    def columns(self, texts, model):
+        print("chat")
+        return {}
+
+
 class Refusing(MapStage):
     """Fail as a stage of ours would."""
 

@@ -78,6 +78,22 @@ def test_exact_dedup_keeps_the_first_in_shard_and_row_order(run, docs):
             assert (decision["duplicate_of_shard"], decision["duplicate_of_row"]) == original
 
 
+def test_shards_of_the_same_content_do_not_mix(tmp_path):
+    """They share artifacts, whatever their compression."""
+    rows = corpora.docs(30)
+    for name in ("a.jsonl", "b.jsonl", "b.jsonl.gz", "c.parquet", "d.parquet"):
+        corpora.write_shard(tmp_path / "in" / name, rows)
+    stages = [{"use": "exact_dedup"}, {"use": "select", "method": "uniform", "keep": {"docs": 5}}]
+    given = {"shards": ["in/*"], "piece_bytes": 8192}
+    report = dataselect.run(corpora.write_recipe(tmp_path, stages, input=given))
+    assert report["rows"]["in"] == 150
+    n_distinct = len({row.text for row in rows})
+    assert report["funnel"][0]["out"]["docs"] == n_distinct
+    decisions = corpora.decisions(tmp_path / "out")
+    assert {row["shard"] for row in decisions if row["stage"] != "exact_dedup"} == {"a.jsonl"}
+    assert {row["duplicate_of_shard"] for row in decisions} == {None, "a.jsonl"}
+
+
 def test_minhash_dedup_is_brute_force_over_the_band_hashes(run, docs):
     from dataselect.kernels import reference
     from dataselect.kernels.minhash import affine32_params
@@ -475,6 +491,14 @@ def test_a_folder_with_other_files_is_refused(tmp_path):
     assert code == 2
     assert "thesis.tex" in err
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("work, output", [("out", "out"), ("out/work", "out"), ("work", "work/out")])
+def test_work_and_output_are_kept_apart(tmp_path, work, output):
+    corpora.make_corpus(tmp_path / "in", 2)
+    recipe = corpora.write_recipe(tmp_path, [{"use": "exact_dedup"}], work=work, output={"folder": output})
+    with pytest.raises(RecipeError, match="must not lie in each other"):
+        dataselect.run(recipe)
 
 
 def test_an_expectation_that_fails_publishes_nothing(tmp_path):

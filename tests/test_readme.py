@@ -51,7 +51,8 @@ def run(arguments, folder):
 
 def test_the_commands_of_the_readme_run_in_order(folder):
     pytest.importorskip("fasttext", reason="training needs the fasttext package")
-    lines = sorted(commands(), key=lambda line: not line.startswith("dataselect train"))  # the model comes first
+    # The model comes first.
+    lines = sorted(commands(), key=lambda line: not line.startswith("dataselect train"))
     assert {line.split()[1] for line in lines} == {"plan", "run", "ls", "train"}
     for line in lines:
         done = run(shlex.split(line)[1:], folder)

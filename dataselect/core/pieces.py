@@ -46,7 +46,7 @@ class Shard:
     """One input file as the listing shows it."""
 
     name: str
-    """Path relative to the common folder of all input patterns, with '/' on every platform; the order of rows."""
+    """Path relative to the input patterns' common folder, with '/' on every platform; orders rows."""
     url: str
     """Where it is; never part of a fingerprint."""
     size: int

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from dataselect.io.bundle import Bundle, BundleWriter
 from dataselect.io.batch import BadRow, TextBatch
+from dataselect.io.bundle import Bundle, BundleWriter
 from dataselect.stages.base import Columns, Texts
 
 INDEX_BITS = 10
@@ -189,7 +189,9 @@ class SampleSink:
         self._tables.append(table.drop_columns("doc").add_column(0, "row", column))
 
     def write(self, writer: BundleWriter, n_rows: int) -> dict[str, Any]:
-        table = pa.concat_tables(self._tables) if self._tables else pa.table({"row": pa.array([], pa.int64())})
+        table = (
+            pa.concat_tables(self._tables) if self._tables else pa.table({"row": pa.array([], pa.int64())})
+        )
         writer.add_table("sample", table)
         return {"n_rows": n_rows, "n_sampled": len(table)}
 

@@ -21,6 +21,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -52,7 +53,7 @@ def default_workers() -> int:
     """CPUs this process may use: affinity, and the cgroup's quota where there is one."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with contextlib.suppress(OSError, ValueError):
-        quota, period = open("/sys/fs/cgroup/cpu.max").read().split()
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         if quota != "max":
             cpus = min(cpus, max(1, int(quota) // int(period)))
     return cpus
@@ -73,7 +74,9 @@ class LocalEngine:
             worker.stop()
         self._workers.clear()
 
-    def run(self, tasks: Sequence[Task], progress: Progress = lambda n_docs, n_bytes: None) -> Iterator[tuple[int, Any]]:
+    def run(
+        self, tasks: Sequence[Task], progress: Progress = lambda n_docs, n_bytes: None
+    ) -> Iterator[tuple[int, Any]]:
         """Yield (index of the task, its result) as tasks finish, in any order.
 
         DataselectError of a task is raised here at once; a task whose worker dies is tried three times.
@@ -187,6 +190,7 @@ def _serve(connection: Connection, job: Job) -> None:
     """A worker's life: tasks until the coordinator is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the coordinator decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.dup2(sys.stderr.fileno(), 1)  # stdout is for results: what a stage of the user's prints is none
     tasks: deque[Task] = deque()
     arrived = threading.Semaphore(0)
     threading.Thread(target=_receive, args=(connection, tasks, arrived), daemon=True).start()
@@ -205,7 +209,7 @@ def _serve(connection: Connection, job: Job) -> None:
             connection.send(("error", error))
         except MemoryError:
             connection.send(("error", DataselectError(f"{task.name}: out of memory; try fewer --workers")))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever a stage raises must reach the coordinator
             text = f"{task.name}: {type(error).__name__}: {error}\n{traceback.format_exc()}"
             connection.send(("error", TaskFailed(text)))
 

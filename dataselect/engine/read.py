@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -115,7 +116,9 @@ class _PieceReader:
                 self._close(writer, batch.segment_end.digest)
                 writer = None
         if self._call.complete and len(self._segments) != len(known):
-            raise BadShard(f"{self._call.piece.name}: the shard changed since it was first read; run with --rehash")
+            raise BadShard(
+                f"{self._call.piece.name}: the shard changed since it was first read; run with --rehash"
+            )
         result = {"segments": self._segments, "n_docs": self._n_docs, "n_text_bytes": self._n_text_bytes}
         if not self._call.complete:
             self._remember(complete=True)
@@ -133,7 +136,9 @@ class _PieceReader:
     def _close(self, writer: _SegmentWriter, digest: str) -> None:
         index = len(self._segments)
         if index < len(self._call.segments) and self._call.segments[index].digest != digest:
-            raise BadShard(f"{self._call.piece.name}: the content changed although size and time did not; use --rehash")
+            raise BadShard(
+                f"{self._call.piece.name}: the content changed although size and time did not; use --rehash"
+            )
         self._segments.append(writer.commit(digest))
         self._clock.lap("commit")
         if not self._call.complete:
@@ -143,7 +148,10 @@ class _PieceReader:
         base = next((c for c in self._call.calls if c.role == "base"), None)
         if base is None:
             return {"digest": known.digest}
-        return {"digest": known.digest, "n_rows": self._context.bundle(column_name(base.chain, known.digest)).meta["n_rows"]}
+        return {
+            "digest": known.digest,
+            "n_rows": self._context.bundle(column_name(base.chain, known.digest)).meta["n_rows"],
+        }
 
     def _remember(self, *, complete: bool) -> None:
         remember_identity(self._context, self._call.piece, self._segments, complete=complete)
@@ -170,7 +178,11 @@ class _SegmentWriter:
         self._context, self._calls, self._missing = context, call.calls, missing
         self._models, self._clock = models, clock
         self._n_rows = 0
-        self._alive = None if known is None or known.alive is None else context.bundle(known.alive[0]).array(known.alive[1])
+        self._alive = (
+            None
+            if known is None or known.alive is None
+            else context.bundle(known.alive[0]).array(known.alive[1])
+        )
         self._alive_digest = ALL_ROWS if known is None or known.alive is None else known.alive[2]
         self._sinks = {i: self._sink(c.stage, c.role) for i, c in enumerate(call.calls) if i in missing}
         self._stored = {}
@@ -210,7 +222,11 @@ class _SegmentWriter:
         if self._alive is not None:
             return unpack(self._alive, 8 * len(self._alive))[rows]
         share = self._context.job.sample_share
-        return np.ones(len(rows), bool) if keys is None or share >= 1 else uniform_draws(keys, 0, "sample run") < share
+        return (
+            np.ones(len(rows), bool)
+            if keys is None or share >= 1
+            else uniform_draws(keys, 0, "sample run") < share
+        )
 
     def _run_stage(self, i: int, call: Call, texts: Texts, rows: np.ndarray) -> np.ndarray:
         """Feed the stage's sink; returns which of the rows go on to the next stage of this read."""
@@ -241,11 +257,13 @@ class _SegmentWriter:
                 stage = self._context.stages[call.stage]
                 sink.add(np.empty(0, np.int64), stage.columns(empty_texts(), self._models[call.stage]))
             name = column_name(call.chain, digest, self._alive_digest)
-            self._context.commit(name, lambda writer, sink=sink: sink.write(writer, self._n_rows))
+            self._context.commit(name, partial(sink.write, n_rows=self._n_rows))
         return {"digest": digest, "n_rows": self._n_rows}
 
 
-def remember_identity(context: Context, piece: Piece, segments: list[dict[str, Any]], *, complete: bool) -> None:
+def remember_identity(
+    context: Context, piece: Piece, segments: list[dict[str, Any]], *, complete: bool
+) -> None:
     """Record what a piece holds, so that a later listing can name its segments without reading it."""
     record = {"version": piece.version(), "segments": segments, "complete": complete}
     with context.work.commit(identity_name(piece.place(context.job.read.cut(piece)))) as file:

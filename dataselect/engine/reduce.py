@@ -253,7 +253,7 @@ def fit_stage(context: Context, call: FitCall) -> Figures:
 
 
 def model_meta(stage: Stage) -> dict[str, Any]:
-    """What a fitted model's bundle says of itself: the same in the work store and published, and so its digest."""
+    """What a fitted model says of itself: the same in the work store and published, so its digest is too."""
     return {"stage": stage.use, "parameters": stage.compute_params()}
 
 
@@ -272,7 +272,7 @@ class SelectCall:
 
 
 def select_rows(context: Context, call: SelectCall) -> Figures:
-    """Find the threshold over all rows that reach the stage; sections keep/<number> and the model's arrays."""
+    """Find the threshold over all rows that reach the stage; sections keep/<number> and the model."""
     clock = Clock()
     stage = cast("SelectStage", context.stages[call.stage])
     pool = _ArtifactPool(context, call, stage)

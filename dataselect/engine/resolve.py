@@ -56,7 +56,10 @@ def resolve(context: Context, refs: SegmentRefs, upto: int) -> Resolution:
     ended = np.where(good, KEPT, UNSAMPLED).astype(np.int16)
     ended[base.table("bad")["row"].to_numpy()] = QUARANTINED
     out = Resolution(ended, {}, [])
-    sizes = {name: base.array(name) if name in base else np.zeros(refs.n_rows, np.int32) for name in ("n_bytes", "n_words")}
+    sizes = {
+        name: base.array(name) if name in base else np.zeros(refs.n_rows, np.int32)
+        for name in ("n_bytes", "n_words")
+    }
     for stage in range(upto):
         alive = out.alive
         rules = _broken_rules(context, refs, stage, alive)
@@ -64,7 +67,9 @@ def resolve(context: Context, refs: SegmentRefs, upto: int) -> Resolution:
     return out
 
 
-def _broken_rules(context: Context, refs: SegmentRefs, stage: int, alive: np.ndarray) -> dict[str, np.ndarray]:
+def _broken_rules(
+    context: Context, refs: SegmentRefs, stage: int, alive: np.ndarray
+) -> dict[str, np.ndarray]:
     """Rule -> bool[alive rows]."""
     if stage in refs.columns:
         columns = stored_columns(context.bundle(refs.columns[stage]), alive)
@@ -102,13 +107,21 @@ def _totals(rows: np.ndarray, sizes: dict[str, np.ndarray]) -> dict[str, int]:
     return {"docs": len(rows), **sums}
 
 
-def pool_batch(context: Context, refs: SegmentRefs, stage: SelectStage | None, column_stage: int | None, alive: np.ndarray) -> PoolBatch:
+def pool_batch(
+    context: Context,
+    refs: SegmentRefs,
+    stage: SelectStage | None,
+    column_stage: int | None,
+    alive: np.ndarray,
+) -> PoolBatch:
     """What a SelectStage sees of a segment's alive rows."""
     base = context.bundle(refs.base)
     values = None
     if stage is not None and column_stage is not None:
         name = stage.input_columns()[0]
-        values = np.asarray(stored_columns(context.bundle(refs.columns[column_stage]), alive)[name], np.float64)
+        values = np.asarray(
+            stored_columns(context.bundle(refs.columns[column_stage]), alive)[name], np.float64
+        )
     return PoolBatch(
         values,
         _rows(base, "key", alive, (0, 2), np.uint64),

@@ -16,7 +16,15 @@ import pyarrow.compute as pc
 from dataselect.core.keys import artifact_name
 from dataselect.core.pieces import SUFFIXES, Piece
 from dataselect.engine.job import Clock, Context
-from dataselect.engine.resolve import KEPT, QUARANTINED, UNSAMPLED, Resolution, SegmentRefs, pool_batch, resolve
+from dataselect.engine.resolve import (
+    KEPT,
+    QUARANTINED,
+    UNSAMPLED,
+    Resolution,
+    SegmentRefs,
+    pool_batch,
+    resolve,
+)
 from dataselect.io.batch import TextSpec
 from dataselect.io.json_line import parse_line
 from dataselect.io.lines import LineBlock
@@ -59,7 +67,11 @@ def write_piece(context: Context, call: WriteCall) -> dict[str, Any]:
     clock = Clock()
     resolved = [resolve(context, refs, len(context.stages)) for refs in call.segments]
     clock.lap("resolve")
-    record: dict[str, Any] = {"piece": call.piece.name, "ledger": _ledger(context, call, resolved), "files": {}}
+    record: dict[str, Any] = {
+        "piece": call.piece.name,
+        "ledger": _ledger(context, call, resolved),
+        "files": {},
+    }
     if call.generation is not None:
         writer = _PieceWriter(context, call, resolved)
         record["files"]["decisions"] = writer.write_decisions()
@@ -95,7 +107,10 @@ def _ledger(context: Context, call: WriteCall, resolved: list[Resolution]) -> di
 def add_ledgers(a: Any, b: Any) -> Any:
     """Sum of two nested structures of numbers; dictionaries by key, lists item by item."""
     if isinstance(a, dict):
-        return {key: add_ledgers(a[key], b[key]) if key in a and key in b else a.get(key, b.get(key)) for key in a | b}
+        return {
+            key: add_ledgers(a[key], b[key]) if key in a and key in b else a.get(key, b.get(key))
+            for key in a | b
+        }
     if isinstance(a, list):
         return [add_ledgers(x, y) for x, y in zip(a, b, strict=True)]
     return a + b
@@ -116,6 +131,7 @@ def _row_digest(context: Context, call: WriteCall, resolved: list[Resolution]) -
 class _PieceWriter:
     def __init__(self, context: Context, call: WriteCall, resolved: list[Resolution]) -> None:
         self._context, self._call, self._resolved = context, call, resolved
+        self.output_store = context.output
         self._output = context.job.output
         self._piece = call.piece
 
@@ -143,7 +159,9 @@ class _PieceWriter:
         n_rows, ended = refs.n_rows, resolution.ended
         base = self._context.bundle(refs.base)
         shard, row = self._places(refs, first_row)
-        ids = base.table("ids")["id"].combine_chunks() if "ids" in base else pa.nulls(n_rows, pa.large_string())
+        ids = (
+            base.table("ids")["id"].combine_chunks() if "ids" in base else pa.nulls(n_rows, pa.large_string())
+        )
         columns: dict[str, Any] = {
             "shard": shard,
             "part": pa.array(np.full(n_rows, self._piece.part, np.int32)),
@@ -182,7 +200,9 @@ class _PieceWriter:
         index = np.full(refs.n_rows, -1, np.int64)
         index[bad["row"].to_numpy()] = np.arange(len(bad))
         pairs = zip(bad["reason"].to_pylist(), bad["detail"].to_pylist(), strict=True)
-        texts = pa.array([f"{reason}: {detail}" if detail else reason for reason, detail in pairs], pa.string())
+        texts = pa.array(
+            [f"{reason}: {detail}" if detail else reason for reason, detail in pairs], pa.string()
+        )
         reasons = texts.take(pa.array(index, mask=index < 0))
         for dropped in resolution.reasons.values():
             reasons = pc.coalesce(reasons, dropped)
@@ -206,7 +226,7 @@ class _PieceWriter:
         return {new: taken[old].combine_chunks() for old, new in names.items()}
 
     def _scores(self, refs: SegmentRefs) -> dict[str, pa.Array]:
-        out = {}
+        out: dict[str, pa.Array] = {}
         for stage in sorted(refs.columns):
             table = self._context.bundle(refs.columns[stage]).table("columns")
             out |= {name: table[name].combine_chunks() for name in table.column_names}
@@ -263,13 +283,18 @@ class _PieceWriter:
                 dropped = ended >= 0
                 endings, codes = self._drop_endings[segment]
                 lines = (block.data[s:e].tobytes().rstrip()[:-1] for s, e in _spans(block, dropped))
-                parts = [line + endings[code] for line, code in zip(lines, codes[rows[dropped]].tolist(), strict=True)]
+                parts = [
+                    line + endings[code]
+                    for line, code in zip(lines, codes[rows[dropped]].tolist(), strict=True)
+                ]
                 outputs["dropped"].lines(b"".join(parts), len(parts))
             bad = ended == QUARANTINED
             for start, end in _spans(block, bad):
                 outputs["quarantine"].lines(block.data[start:end].tobytes() + b"\n", 1)
 
-    def _put_kept_lines(self, out: _RowFile, segment: int, rows: np.ndarray, block: LineBlock, kept: np.ndarray) -> None:
+    def _put_kept_lines(
+        self, out: _RowFile, segment: int, rows: np.ndarray, block: LineBlock, kept: np.ndarray
+    ) -> None:
         if not len(rows):
             return
         if out.suffix == ".parquet":
@@ -301,7 +326,9 @@ class _PieceWriter:
 
     @cached_property
     def _reasons(self) -> list[pa.Array]:
-        return [self._make_reasons(refs, r) for refs, r in zip(self._call.segments, self._resolved, strict=True)]
+        return [
+            self._make_reasons(refs, r) for refs, r in zip(self._call.segments, self._resolved, strict=True)
+        ]
 
     @cached_property
     def _drop_endings(self) -> list[tuple[list[bytes], np.ndarray]]:
@@ -312,7 +339,10 @@ class _PieceWriter:
             pairs = pc.binary_join_element_wise(stages, reasons.fill_null(""), "\0").dictionary_encode()
             names = _stage_names(self._context)
             fields = [pair.split("\0", 1) for pair in pairs.dictionary.to_pylist()]
-            endings = [spliced(b"{_}", {DROPPED_BY: names[int(i)], REASON: reason})[2:] + b"\n" for i, reason in fields]
+            endings = [
+                spliced(b"{_}", {DROPPED_BY: names[int(i)], REASON: reason})[2:] + b"\n"
+                for i, reason in fields
+            ]
             out.append((endings, pairs.indices.to_numpy()))
         return out
 
@@ -347,11 +377,19 @@ class _PieceWriter:
         sizes = [self._text_sizes(refs) for refs in self._call.segments]
         for output in outputs.values():
             output.compression = compression_of(source)
-        for segment, first_row, table in self._segment_tables(iter_parquet_tables(source, self._piece.row_groups)):
+        for segment, first_row, table in self._segment_tables(
+            iter_parquet_tables(source, self._piece.row_groups)
+        ):
             self._context.report(len(table), table.nbytes)
             rows, n_bytes = np.arange(first_row, first_row + len(table)), sizes[segment]
             ended = self._resolved[segment].ended[rows]
-            self._put_kept_table(outputs["shards"], table.filter(pa.array(ended == KEPT)), segment, rows[ended == KEPT], n_bytes)
+            self._put_kept_table(
+                outputs["shards"],
+                table.filter(pa.array(ended == KEPT)),
+                segment,
+                rows[ended == KEPT],
+                n_bytes,
+            )
             if "dropped" in outputs:
                 dropped = ended >= 0
                 taken, fields = table.filter(pa.array(dropped)), self._drop_fields(segment, rows[dropped])
@@ -375,7 +413,9 @@ class _PieceWriter:
                 if lo < hi:
                     yield segment, lo - int(starts[segment]), table.slice(lo - first_row, hi - lo)
 
-    def _put_kept_table(self, out: _RowFile, table: pa.Table, segment: int, rows: np.ndarray, n_bytes: np.ndarray) -> None:
+    def _put_kept_table(
+        self, out: _RowFile, table: pa.Table, segment: int, rows: np.ndarray, n_bytes: np.ndarray
+    ) -> None:
         if not len(rows):
             return
         added = self._added(segment, rows)
@@ -402,7 +442,7 @@ class _RowFile:
 
     def _file(self) -> HashingFile:
         if self._out is None:
-            self._out = HashingFile(self._stack.enter_context(self._owner._context.output.commit(self._name)))
+            self._out = HashingFile(self._stack.enter_context(self._owner.output_store.commit(self._name)))
         return self._out
 
     def lines(self, data: bytes, n_rows: int) -> None:
@@ -429,11 +469,21 @@ class _RowFile:
     def entry(self) -> dict[str, Any]:
         """For the manifest."""
         assert self._out is not None
-        return {"name": self._name, "rows": self.n_rows, "n_bytes": self._out.n_bytes, "digest": self._out.digest()}
+        return {
+            "name": self._name,
+            "rows": self.n_rows,
+            "n_bytes": self._out.n_bytes,
+            "digest": self._out.digest(),
+        }
 
 
 _ARROW = {"string": pa.large_string(), "int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_()}
-_PYTHON: dict[str, type | tuple[type, ...]] = {"string": str, "int64": int, "float64": (int, float), "bool": bool}
+_PYTHON: dict[str, type | tuple[type, ...]] = {
+    "string": str,
+    "int64": int,
+    "float64": (int, float),
+    "bool": bool,
+}
 
 
 def _typed(value: Any, kind: str) -> Any:
@@ -463,5 +513,3 @@ def _joined(block: LineBlock, kept: np.ndarray) -> bytes:
         if end == len(block.data):
             parts.append(b"\n")
     return b"".join(parts)
-
-

@@ -64,7 +64,9 @@ class ShardSource:
             raise BadShard(f"{self.name}: cannot open the shard: {error.strerror}") from error
 
 
-def iter_piece(piece: Piece, spec: ReadSpec, skip_segments: int = 0, *, parse: bool = True) -> Iterator[TextBatch]:
+def iter_piece(
+    piece: Piece, spec: ReadSpec, skip_segments: int = 0, *, parse: bool = True
+) -> Iterator[TextBatch]:
     """All batches of a piece in row order; rows of a group run on through its shards.
 
     The last batch of a segment carries its digest. skip_segments: leading segments that are decompressed
@@ -100,7 +102,7 @@ def piece_lines(piece: Piece, spec: ReadSpec) -> Iterator[LineBlock]:
 
 
 def _group_lines(piece: Piece, spec: ReadSpec) -> Iterator[LineBlock]:
-    """Lines of many small shards in blocks of usual size: a parser call a shard would cost more than the parse."""
+    """Lines of many small shards in blocks of usual size: parser calls would cost more than parsing."""
     ends: list[SegmentEnd] = []
     pending: list[LineBlock] = []
     first_row = n_bytes = 0
@@ -165,7 +167,7 @@ def _group_end(ends: list[SegmentEnd]) -> SegmentEnd:
 def _iter_parquet_segments(
     piece: Piece, text: TextSpec, spec: ReadSpec, skip_segments: int, parse: bool
 ) -> Iterator[TextBatch]:
-    """A row group may be large: its rows belong to segment (text bytes of the piece before it) // segment_bytes.
+    """Rows of large row groups: a row is of segment (text bytes of the piece before it) // segment_bytes.
 
     Segments of one piece share a content digest, because column chunks can't be told apart by rows.
     """

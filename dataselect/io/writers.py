@@ -90,7 +90,9 @@ class LineWriter:
             self._file.write(self._zstd.flush())
         elif self._codec == "gzip":
             self._file.write(self._deflate.flush())
-            self._file.write(self._crc.to_bytes(4, "little") + (self._n_bytes & 0xFFFFFFFF).to_bytes(4, "little"))
+            self._file.write(
+                self._crc.to_bytes(4, "little") + (self._n_bytes & 0xFFFFFFFF).to_bytes(4, "little")
+            )
 
 
 class TableWriter:
@@ -105,7 +107,9 @@ class TableWriter:
     def __enter__(self) -> TableWriter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if kind is None:
             self.close()
 

@@ -42,7 +42,9 @@ class Decisions:
 
     def wait(self, phase: str, n_tasks: int, for_: str) -> None:
         """Tasks whose names are known only after `for_` has run."""
-        self.made.append(Decision(f"{n_tasks} task{'s' * (n_tasks != 1)}", phase, "waits", f"depends on: {for_}"))
+        self.made.append(
+            Decision(f"{n_tasks} task{'s' * (n_tasks != 1)}", phase, "waits", f"depends on: {for_}")
+        )
 
     def _why(self, task: str, parts: Mapping[str, str]) -> str:
         if task not in self.last:

@@ -20,7 +20,7 @@ _ROWS = 100
 
 
 def check_columns(shards: Sequence[Shard], spec: InputSpec, output: OutputSpec) -> None:
-    """RecipeError where the first shard of a format has no such text or id column, or one that is to be added."""
+    """RecipeError where a format's first shard lacks the text or id column, or has one to be added."""
     names = [spec.text] if isinstance(spec.text, str) else list(spec.text)
     for form in ("jsonl", "parquet"):
         candidates = (s for s in shards if SUFFIXES[suffix_of(s.name) or ""][0] == form and s.size)
@@ -33,14 +33,18 @@ def check_columns(shards: Sequence[Shard], spec: InputSpec, output: OutputSpec) 
             raise RecipeError(_message("id", spec.id, shard, columns))
         twice = next((name for name in output.add if name in columns), None)
         if twice is not None:
-            raise RecipeError(f"output.add: {shard.name} has a column '{twice}' already; name the stage's with `as:`")
+            raise RecipeError(
+                f"output.add: {shard.name} has a column '{twice}' already; name the stage's with `as:`"
+            )
 
 
 def _first_columns(shards: Iterable[Shard], spec: InputSpec) -> tuple[Shard | None, list[str]]:
     """The first shard and its columns; the first readable one where bad shards don't stop the run."""
     for shard in shards:
         try:
-            return shard, _parquet_columns(shard) if shard.name.endswith(".parquet") else _jsonl_columns(shard)
+            return shard, _parquet_columns(shard) if shard.name.endswith(".parquet") else _jsonl_columns(
+                shard
+            )
         except BadShard:
             if spec.on_bad_shard == "stop":
                 raise

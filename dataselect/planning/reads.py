@@ -37,7 +37,9 @@ def plan_reads(stages: Sequence[Stage], given: frozenset[int]) -> list[ReadPlan]
             after_dedup = True
         elif isinstance(stage, FittedStage) and i not in given:
             read.roles.append((i, "sample"))
-            reads.append(ReadPlan(f"{stage.use} scores documents with the model fitted on what reaches it", i))
+            reads.append(
+                ReadPlan(f"{stage.use} scores documents with the model fitted on what reaches it", i)
+            )
             reads[-1].roles.append((i, "columns"))
             after_dedup = False
         elif isinstance(stage, SelectStage):

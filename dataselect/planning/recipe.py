@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
 
 from dataselect import stages as stage_registry
 from dataselect.core.errors import RecipeError
@@ -46,17 +54,25 @@ class InputSpec(BaseModel):
     shards: Annotated[list[str], Field(min_length=1), BeforeValidator(_as_list), _TEXT_OR_TEXTS] = Field(
         description="glob patterns of JSONL and Parquet shards, relative to the recipe; ** for any depth"
     )
-    text: str | list[str] = Field("text", description="a column, a dotted path, or columns joined by a newline")
+    text: str | list[str] = Field(
+        "text", description="a column, a dotted path, or columns joined by a newline"
+    )
     id: str | None = Field(None, description="column with the document's id; random draws then depend on it")
     max_bad_rows: Limit = Field(
-        0.001, ge=0, description="a share such as 0.1% (never less than 10 rows), or from 1 up a number of rows"
+        0.001,
+        ge=0,
+        description="a share such as 0.1% (never less than 10 rows), or from 1 up a number of rows",
     )
     max_row_bytes: ByteSize = Field(64 << 20, ge=1, description="longer rows are quarantined")
-    on_bad_shard: Literal["stop", "quarantine"] = Field("stop", description="what a truncated or corrupt shard does")
+    on_bad_shard: Literal["stop", "quarantine"] = Field(
+        "stop", description="what a truncated or corrupt shard does"
+    )
     piece_bytes: ByteSize = Field(
         128 << 20, ge=1024, description="about how much text a task reads; changes no selected row"
     )
-    batch_rows: int = Field(16_384, ge=1, description="most rows in a batch; changes nothing but speed and memory")
+    batch_rows: int = Field(
+        16_384, ge=1, description="most rows in a batch; changes nothing but speed and memory"
+    )
 
     @model_validator(mode="after")
     def _paths_are_apart(self) -> InputSpec:
@@ -79,10 +95,13 @@ class OutputSpec(BaseModel):
 
     model_config = _STRICT
     folder: str = Field(description="output folder; holds generations, `current` and manifest.json")
-    format: Literal["same", "jsonl", "jsonl.gz", "jsonl.zst", "parquet"] = Field("same", description="of the shards")
+    format: Literal["same", "jsonl", "jsonl.gz", "jsonl.zst", "parquet"] = Field(
+        "same", description="of the shards"
+    )
     add: list[str] = Field(default_factory=list, description="score columns added to each kept row")
     columns: dict[str, ColumnType] = Field(
-        default_factory=dict, description="input fields that a conversion from JSONL to Parquet turns into columns"
+        default_factory=dict,
+        description="input fields that a conversion from JSONL to Parquet turns into columns",
     )
     dropped: bool = Field(False, description="also write dropped rows, with stage and reason")
 
@@ -104,7 +123,9 @@ class _Document(BaseModel):
     input: InputSpec
     stages: list[dict[str, Any]] = Field(min_length=1)
     output: OutputSpec
-    work: str = Field(".dataselect", description="the store of intermediate results; may be deleted at any time")
+    work: str = Field(
+        ".dataselect", description="the store of intermediate results; may be deleted at any time"
+    )
     expect: Expect = Expect.model_validate({})
 
 
@@ -220,7 +241,9 @@ class _Checker:
             for item in error.errors():
                 where, message = _place_of(place, item, values), explain(item, cls)
                 field, separator, rest = message.partition(": ")
-                if separator and field in _field_names(cls, item["loc"]):  # a check of several fields names one
+                if separator and field in _field_names(
+                    cls, item["loc"]
+                ):  # a check of several fields names one
                     where, message = join_place(where, field), rest
                 found.setdefault(where, []).append(message)
             for where, messages in found.items():
@@ -247,7 +270,9 @@ class _Checker:
         paths = {name: _absolute(path, folder) for name, path in stage.file_fields().items()}
         missing = next((p for p in paths.values() if "://" not in p and not Path(p).is_file()), None)
         if missing and stage.optional:
-            self._left_out.append(f"{use}: left out, because {missing} does not exist (the stage is `optional`)")
+            self._left_out.append(
+                f"{use}: left out, because {missing} does not exist (the stage is `optional`)"
+            )
             return None
         if missing:
             name = next(name for name, p in paths.items() if p == missing)
@@ -262,7 +287,10 @@ class _Checker:
             place = f"stages[{i}]"
             for name in spec.stage.input_columns():
                 if name not in known:
-                    self._mistake(self._where(place, name, spec.params), f"no earlier stage adds the column '{name}'{_near(name, known)}")
+                    self._mistake(
+                        self._where(place, name, spec.params),
+                        f"no earlier stage adds the column '{name}'{_near(name, known)}",
+                    )
             for name in spec.stage.output_columns():
                 if name in known or name in RESERVED_COLUMNS or not name:
                     taken = f"already the column of {known[name]}" if name in known else "reserved"
@@ -282,7 +310,7 @@ class _Checker:
 
 
 def _place_of(place: str, error: Any, values: Any) -> str:
-    """Where the file has the mistake; pydantic's location also names union members, which are not in the file."""
+    """Where the file has the mistake; pydantic's location also names union members, which it has not."""
     loc = error["loc"]
     for i, step in enumerate(loc):
         missing = error["type"] == "missing" and i == len(loc) - 1
@@ -318,7 +346,11 @@ def explain(error: Any, cls: type[BaseModel]) -> str:
         return "missing; it has no default"
     if kind == "value_error":
         message = str(error["ctx"]["error"])
-        return message if ", got " in message or not message.startswith("expected") else f"{message}, got {got!r}"
+        return (
+            message
+            if ", got " in message or not message.startswith("expected")
+            else f"{message}, got {got!r}"
+        )
     if kind == "invalid_key":
         return f"expected a text as key, got {got!r}"
     bounds = _bounds(cls, error["loc"])
@@ -362,8 +394,20 @@ def _bounds(cls: type[BaseModel], loc: Sequence[Any]) -> str | None:
         return None
     s = options[0]
     what = "an integer" if s["type"] == "integer" else "a number"
-    low = f"({s['exclusiveMinimum']:g}" if "exclusiveMinimum" in s else f"[{s['minimum']:g}" if "minimum" in s else ""
-    high = f"{s['exclusiveMaximum']:g})" if "exclusiveMaximum" in s else f"{s['maximum']:g}]" if "maximum" in s else ""
+    low = (
+        f"({s['exclusiveMinimum']:g}"
+        if "exclusiveMinimum" in s
+        else f"[{s['minimum']:g}"
+        if "minimum" in s
+        else ""
+    )
+    high = (
+        f"{s['exclusiveMaximum']:g})"
+        if "exclusiveMaximum" in s
+        else f"{s['maximum']:g}]"
+        if "maximum" in s
+        else ""
+    )
     if low and high:
         return f"{what} in {low}, {high}"
     if low:
@@ -457,7 +501,11 @@ def recipe_schema() -> dict[str, Any]:
         stage["required"] = ["use", *stage.get("required", [])]
         definitions[cls.__name__] = stage
         options.append({"$ref": f"#/$defs/{cls.__name__}"})
-    own = {"type": "object", "properties": {"use": {"type": "string", "pattern": r"\.py:"}}, "required": ["use"]}
+    own = {
+        "type": "object",
+        "properties": {"use": {"type": "string", "pattern": r"\.py:"}},
+        "required": ["use"],
+    }
     schema["properties"]["stages"]["items"] = {"anyOf": [*options, own]}
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "dataselect recipe"
@@ -468,9 +516,11 @@ _KEYWORDS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "
 
 
 def _standard(schema: Any) -> Any:
-    """pydantic's own words for the limits of a field whose schema we give, in those of JSON Schema."""
+    """Pydantic's own words for the limits of a field whose schema we give, in those of JSON Schema."""
     if isinstance(schema, list):
         return [_standard(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    return {_KEYWORDS.get(k, k) if isinstance(v, (int, float)) else k: _standard(v) for k, v in schema.items()}
+    return {
+        _KEYWORDS.get(k, k) if isinstance(v, (int, float)) else k: _standard(v) for k, v in schema.items()
+    }

@@ -21,7 +21,8 @@ def render(report: dict[str, Any]) -> str:
     tasks = report["tasks"]
     lines.append(
         f"{report['wall_s']:.1f} s, {report['workers']} worker{'s' * (report['workers'] != 1)}, "
-        f"{tasks['run']} tasks run, {tasks['reused']} reused, text read at most {report['reads_of_text']} times, "
+        f"{tasks['run']} tasks run, {tasks['reused']} reused, "
+        f"text read at most {report['reads_of_text']} times, "
         f"peak memory {_mb(memory['worker'])} a worker, {_mb(memory['coordinator'])} coordinator"
     )
     return "\n".join(lines + _outcome(report))
@@ -56,14 +57,19 @@ def _row(stage: dict[str, Any]) -> list[str]:
 def _rules(report: dict[str, Any]) -> list[str]:
     rules = [f"quarantined: {reason}: {n:,}" for reason, n in report["quarantined"].items()]
     for stage in report["funnel"]:
-        rules += [f"{stage['stage']}: {rule}: {n['docs']:,}" for rule, n in stage["dropped"].items() if n["docs"]]
+        rules += [
+            f"{stage['stage']}: {rule}: {n['docs']:,}" for rule, n in stage["dropped"].items() if n["docs"]
+        ]
     return rules
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return [
-        "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
+        "  ".join(
+            cell.ljust(w) if i == 0 else cell.rjust(w)
+            for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
         for row in rows
     ]
 

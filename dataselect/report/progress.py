@@ -30,7 +30,9 @@ class Progress(Listener):
         self._total, self._ratio = n_bytes, 3.0
         self._started = time.monotonic()
         if self._terminal and not self._quiet:
-            self._bar = tqdm(total=max(n_bytes, 1), desc=name, unit="B", unit_scale=True, leave=False, file=sys.stderr)
+            self._bar = tqdm(
+                total=max(n_bytes, 1), desc=name, unit="B", unit_scale=True, leave=False, file=sys.stderr
+            )
 
     def progress(self, n_docs: int, n_bytes: int) -> None:
         self._n_docs += n_docs
@@ -55,9 +57,15 @@ class Progress(Listener):
         elif not self._quiet and time.monotonic() - self._last_line > _LINE_SECONDS:
             self._last_line = time.monotonic()
             share = done / self._total if self._total else self._n_done / max(self._n_run, 1)
-            left = f"{text}, about {seconds * (1 - share) / share:.0f} s left" if self._n_text_bytes and share > 0.01 else text
+            left = (
+                f"{text}, about {seconds * (1 - share) / share:.0f} s left"
+                if self._n_text_bytes and share > 0.01
+                else text
+            )
             tasks = f"{self._n_done}/{self._n_run} tasks"
-            print(f"{self._name}: {f'{share:.0%}, {tasks}, {left}' if self._total else tasks}", file=sys.stderr)
+            print(
+                f"{self._name}: {f'{share:.0%}, {tasks}, {left}' if self._total else tasks}", file=sys.stderr
+            )
 
     def phase_done(self) -> None:
         if self._bar is not None:

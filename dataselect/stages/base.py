@@ -39,7 +39,7 @@ class Texts:
     """The documents of a batch: valid UTF-8, no nulls."""
 
     def __init__(self, array: pa.Array, keys: np.ndarray | None = None) -> None:
-        """`keys` uint64[n, 2]: the documents' draw keys (hash of the id where there is one, else of the text)."""
+        """`keys` uint64[n, 2]: the documents' draw keys (hash of the id if there is one, else the text)."""
         self.array = array
         self._keys = keys
 
@@ -78,7 +78,9 @@ class Texts:
 class Stage(BaseModel):
     """Parameters of one stage, checked by pydantic; `use` names it in recipes."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, protected_namespaces=(), allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", populate_by_name=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
     use: ClassVar[str]
     version: ClassVar[int] = 1
@@ -87,7 +89,9 @@ class Stage(BaseModel):
     """Parameters that `keep` alone reads: changing one recomputes no column."""
     reads_text: ClassVar[bool] = True
 
-    optional: bool = Field(False, description="leave the stage out, and say so, where a file it needs is missing")
+    optional: bool = Field(
+        False, description="leave the stage out, and say so, where a file it needs is missing"
+    )
 
     def file_fields(self) -> dict[str, str]:
         """Parameter name -> path, for every parameter declared as a ModelPath."""
@@ -134,7 +138,9 @@ class Stage(BaseModel):
 
     def decide_fingerprint(self) -> str:
         """Identity of what `keep` decides, given the columns."""
-        return fingerprint(self.use, self.version, self.model_dump(mode="json", include=set(self.decide_fields)))
+        return fingerprint(
+            self.use, self.version, self.model_dump(mode="json", include=set(self.decide_fields))
+        )
 
     @classmethod
     def source_digest(cls) -> str | None:
@@ -191,8 +197,10 @@ class Pool:
 class PoolBatch:
     """Rows of one segment that reach the stage."""
 
-    def __init__(self, values: np.ndarray | None, keys: np.ndarray, n_bytes: np.ndarray, n_words: np.ndarray) -> None:
-        """values float64[n] or None; keys uint64[n, 2] (draw keys); n_bytes, n_words int64[n] of the texts."""
+    def __init__(
+        self, values: np.ndarray | None, keys: np.ndarray, n_bytes: np.ndarray, n_words: np.ndarray
+    ) -> None:
+        """Values float64[n] or None; keys uint64[n, 2] for draws; n_bytes, n_words int64[n] of the texts."""
         self.values, self.keys, self.n_bytes, self.n_words = values, keys, n_bytes, n_words
 
     def __len__(self) -> int:
@@ -203,10 +211,12 @@ class SelectStage(Stage):
     """Keeps rows by comparing a rank key, an integer, with a threshold found over the whole pool."""
 
     reads_text: ClassVar[bool] = False
-    fit: str = Field("exact", description="exact, frozen (the threshold of the last published run), or a path")
+    fit: str = Field(
+        "exact", description="exact, frozen (the threshold of the last published run), or a path"
+    )
 
     def find_threshold(self, pool: Pool) -> dict[str, np.ndarray]:
-        """The model: what `chosen` needs to decide each row alone; exact, in memory independent of the pool."""
+        """The model, from which `chosen` decides each row alone; exact, in memory independent of the pool."""
         raise NotImplementedError
 
     def chosen(self, batch: PoolBatch, model: Model, state: dict[str, Any]) -> np.ndarray:

@@ -27,7 +27,9 @@ class ExactDedup(DedupStage):
         description="make texts equal that differ only in: nfc (Unicode composition), whitespace "
         "(runs of it, and at both ends), case; by default texts are compared byte by byte",
     )
-    keep_: Literal["first"] = Field("first", alias="keep", description="which copy stays: the first in shard order")
+    keep_: Literal["first"] = Field(
+        "first", alias="keep", description="which copy stays: the first in shard order"
+    )
 
     def dedup_keys(self, texts: Texts) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         from dataselect.kernels.arrow import text_buffers

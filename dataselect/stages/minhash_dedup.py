@@ -22,7 +22,9 @@ class MinhashDedup(DedupStage):
 
     use: ClassVar[str] = "minhash_dedup"
 
-    threshold: float = Field(0.8, gt=0, le=1, description="Jaccard similarity from which documents are duplicates")
+    threshold: float = Field(
+        0.8, gt=0, le=1, description="Jaccard similarity from which documents are duplicates"
+    )
     ngram: int = Field(5, ge=1, le=64, description="words in a shingle")
     num_perm: int = Field(128, ge=2, le=1024, description="hash functions in a signature")
     bands: tuple[int, int] | Literal["datasketch"] = Field(
@@ -30,11 +32,15 @@ class MinhashDedup(DedupStage):
         description="datasketch: bands x rows that minimise its false positives plus false negatives at "
         "`threshold`; or [bands, rows]",
     )
-    keep_: Literal["first"] = Field("first", alias="keep", description="which copy stays: the first in shard order")
+    keep_: Literal["first"] = Field(
+        "first", alias="keep", description="which copy stays: the first in shard order"
+    )
 
     @model_validator(mode="after")
     def _bands_fit(self) -> MinhashDedup:
-        if self.bands != "datasketch" and (min(self.bands) < 1 or self.bands[0] * self.bands[1] > self.num_perm):
+        if self.bands != "datasketch" and (
+            min(self.bands) < 1 or self.bands[0] * self.bands[1] > self.num_perm
+        ):
             raise ValueError(f"bands: [bands, rows] must multiply to at most num_perm = {self.num_perm}")
         return self
 

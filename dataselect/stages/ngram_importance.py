@@ -1,4 +1,4 @@
-"""Importance of each document for a target: hashed n-gram log ratios (DSIR, Xie et al. 2023, arXiv 2302.03169).
+"""Importance of each document for a target: hashed n-gram log ratios (DSIR, arXiv 2302.03169).
 
 Definition in the paper's section 3 and the authors' package `data-selection` 1.0.3: features are hashed
 uni- to `order`-grams of lower-cased word-and-punctuation tokens in `n_buckets` buckets; the log weight of
@@ -56,7 +56,9 @@ class NgramImportance(FittedStage):
             texts = Texts(array)
             count_ngrams(texts.offsets, texts.data, self.order, self.n_buckets, counts)
         if not counts.any():
-            raise BadModel(f"{self.target}: the target has no words in '{self.target_text}', so nothing can be like it")
+            raise BadModel(
+                f"{self.target}: the target has no words in '{self.target_text}', so nothing can be like it"
+            )
         return {"target_counts": counts}
 
     def sample(self, texts: Texts, share: float) -> pa.Table:

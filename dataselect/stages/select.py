@@ -29,7 +29,9 @@ class Keep(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     docs: int | None = Field(None, ge=0, description="number of documents")
-    fraction: float | None = Field(None, ge=0, le=1, description="share of the documents that reach the stage")
+    fraction: float | None = Field(
+        None, ge=0, le=1, description="share of the documents that reach the stage"
+    )
     bytes: ByteSize | None = Field(None, ge=0, description="budget of text bytes (UTF-8), such as 10GB")
     words: int | None = Field(None, ge=0, description="budget of words (runs between white space)")
 
@@ -72,8 +74,12 @@ class Select(SelectStage):
     weights: Literal["log", "linear"] = Field(
         "log", description="resample: whether `by` is a log weight (as ngram_importance gives) or a weight"
     )
-    temperature: float = Field(1.0, gt=0, description="resample: divides the log weight; large is near uniform")
-    direction: Literal["max", "min"] = Field("max", description="whether large or small values of `by` are good")
+    temperature: float = Field(
+        1.0, gt=0, description="resample: divides the log weight; large is near uniform"
+    )
+    direction: Literal["max", "min"] = Field(
+        "max", description="whether large or small values of `by` are good"
+    )
     seed: int = Field(0, ge=0, description="another seed is another draw")
 
     @model_validator(mode="after")
