@@ -192,7 +192,7 @@ class Walk:
                 self._bad_shard(state, result["bad"])
             else:
                 state.segments = [
-                    Segment(0, k, s["digest"], s["n_rows"]) for k, s in enumerate(result["segments"])
+                    Segment(k, s["digest"], s["n_rows"]) for k, s in enumerate(result["segments"])
                 ]
                 state.complete = True
         self.n_checked = len(changed)
@@ -219,7 +219,7 @@ class Walk:
         if record["version"] != piece.version() or self._in.rehash:
             # An interrupted first read of an older version says nothing of this one.
             return PieceState(piece, status="changed") if record["complete"] else PieceState(piece)
-        segments = [Segment(0, k, s["digest"], s["n_rows"]) for k, s in enumerate(record["segments"])]
+        segments = [Segment(k, s["digest"], s["n_rows"]) for k, s in enumerate(record["segments"])]
         return PieceState(piece, segments, record["complete"], "known" if record["complete"] else "partial")
 
     def _bad_shard(self, state: PieceState, message: str) -> None:
@@ -366,9 +366,7 @@ class Walk:
             self._bad_shard(state, result["bad"])
             return
         if not state.complete:
-            state.segments = [
-                Segment(0, k, s["digest"], s["n_rows"]) for k, s in enumerate(result["segments"])
-            ]
+            state.segments = [Segment(k, s["digest"], s["n_rows"]) for k, s in enumerate(result["segments"])]
             state.complete = True
         digests = fingerprint([s.digest for s in state.segments])
         self._decisions.parts[planned.task.name] = dict(planned.parts) | {"content": digests}

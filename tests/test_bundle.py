@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataselect.core.errors import DataselectError
+from dataselect.core.errors import TornArtifact
 from dataselect.io.bundle import Bundle, BundleWriter
 from dataselect.io.store import LocalStore, store_at
 
@@ -90,9 +90,19 @@ def test_an_index_longer_than_the_first_read_is_found(store):
     np.testing.assert_array_equal(bundle.array("a section with a long name 999"), np.arange(999))
 
 
-def test_a_missing_bundle_is_file_not_found(store):
-    with pytest.raises(FileNotFoundError):
+def test_a_missing_bundle_is_named(store):
+    with pytest.raises(TornArtifact, match="nothing: a work file is damaged or missing"):
         Bundle(store, "nothing")
+
+
+def test_a_zeroed_page_is_seen_when_its_section_is_read(tmp_path):
+    write(LocalStore(tmp_path), arrays={"a": np.arange(30), "b": np.ones(30)})
+    with (tmp_path / "x").open("r+b") as file:
+        file.write(bytes(64))
+    bundle = Bundle(LocalStore(tmp_path), "x")
+    np.testing.assert_array_equal(bundle.array("b"), np.ones(30))
+    with pytest.raises(TornArtifact):
+        bundle.array("a")
 
 
 def test_a_file_torn_at_any_length_is_refused(tmp_path):
@@ -100,7 +110,7 @@ def test_a_file_torn_at_any_length_is_refused(tmp_path):
     whole = (tmp_path / "x").read_bytes()
     for length in range(len(whole)):
         (tmp_path / "x").write_bytes(whole[:length])
-        with pytest.raises(DataselectError, match="not a complete artifact"):
+        with pytest.raises(TornArtifact):
             Bundle(LocalStore(tmp_path), "x")
 
 
@@ -112,14 +122,14 @@ def test_a_changed_byte_of_the_index_is_refused(tmp_path):
             changed = bytearray(whole)
             changed[place] ^= mask
             (tmp_path / "x").write_bytes(changed)
-            with pytest.raises(DataselectError, match="not a complete artifact"):
+            with pytest.raises(TornArtifact):
                 Bundle(LocalStore(tmp_path), "x")
 
 
 def test_any_other_file_is_refused(tmp_path):
     for content in (b"", b"dselect1", b"\xff" * 24 + b"dselect1", b"x" * 100_000):
         (tmp_path / "x").write_bytes(content)
-        with pytest.raises(DataselectError, match="not a complete artifact"):
+        with pytest.raises(TornArtifact):
             Bundle(LocalStore(tmp_path), "x")
 
 

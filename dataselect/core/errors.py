@@ -5,6 +5,7 @@ DataselectError (1)
 ├── BadShard (1)         a shard can't be read to its end
 ├── BadModel (1)         a model or target file is not what its name promises
 ├── TornArtifact (1)     a work file is gone or damaged; the run deletes it and makes it again
+├── TaskFailed (1)       a task failed in a way we did not foresee
 ├── ExpectFailed (3)     an `expect:` guard failed; nothing was published
 └── Locked (4)           another run holds the output's lock
 """
@@ -41,6 +42,10 @@ class TornArtifact(DataselectError):
 
     def __str__(self) -> str:
         return f"{self.args[0]}/{self.name}: a work file is damaged or missing"
+
+
+class TaskFailed(DataselectError):
+    """A task failed in a way we did not foresee: the text ends with its traceback, for a bug report."""
 
 
 class ExpectFailed(DataselectError):

@@ -129,8 +129,6 @@ class Segment:
     decompressed stream, so that a restart resumes inside it.
     """
 
-    piece: int
-    """Ordinal of the piece in the plan."""
     index: int
     """Number of the segment within its piece."""
     digest: str

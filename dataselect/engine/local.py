@@ -22,11 +22,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 
-from dataselect.core.errors import DataselectError
+from dataselect.core.errors import DataselectError, TaskFailed
 from dataselect.engine.job import Context, Job
 
 _TRIES = 3
@@ -205,17 +205,19 @@ def _serve(connection: Connection, job: Job) -> None:
             reporter.flush()
             pa.default_memory_pool().release_unused()  # else a worker keeps the peak of its largest task
             connection.send(("done", result))
-        except DataselectError as error:
-            connection.send(("error", error))
-        except MemoryError:
-            connection.send(("error", DataselectError(f"{task.name}: out of memory; try fewer --workers")))
         except Exception as error:  # noqa: BLE001 - whatever a stage raises must reach the coordinator
-            text = f"{task.name}: {type(error).__name__}: {error}\n{traceback.format_exc()}"
-            connection.send(("error", TaskFailed(text)))
+            connection.send(("error", _reported(task, error)))
 
 
-class TaskFailed(DataselectError):
-    """A task failed in a way we did not foresee: the text ends with its traceback, for a bug report."""
+def _reported(task: Task, error: Exception) -> DataselectError:
+    """What the coordinator raises: our own errors as they are, others (which may not pickle) in words."""
+    if type(error).__module__ == DataselectError.__module__:
+        return cast("DataselectError", error)
+    if isinstance(error, MemoryError):
+        return DataselectError(f"{task.name}: out of memory; try fewer --workers")
+    if isinstance(error, OSError) and error.strerror:
+        return DataselectError(f"{task.name}: {error.filename or 'a file'}: {error.strerror}")
+    return TaskFailed(f"{task.name}: {type(error).__name__}: {error}\n{traceback.format_exc()}")
 
 
 def _receive(connection: Connection, tasks: deque[Task], arrived: threading.Semaphore) -> None:
