@@ -16,7 +16,6 @@ import argparse
 import gzip
 import itertools
 import json
-import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -26,9 +25,8 @@ import make_sample
 import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
+from copies import json_escaped, json_line, marked, with_suffix
 
-# An end of a word in JSON-escaped text: before a space or an escaped newline, or at the end.
-WORD_END = re.compile(rb"(?<=[^ \\])(?<!\\n)(?= |\\n|$)")
 ROWS_PER_BATCH = 2_000
 
 
@@ -41,17 +39,13 @@ def base_documents(max_chars: int = 20_000) -> list[make_sample.Document]:
 def endless_rows(max_chars: int = 20_000) -> Iterator[tuple[str, bytes]]:
     """(id, JSON-escaped text without its quotes), copy after copy of the base; copy 0 is the text itself."""
     base = [
-        (document.id, WORD_END.split(json.dumps(document.text, ensure_ascii=False).encode()[1:-1]))
+        (document.id, json_escaped(marked(document.text)))
         for document in base_documents(max_chars)
     ]
     for copy in itertools.count():
         suffix = f"x{copy}".encode() if copy else b""
-        for id_, words in base:
-            yield f"{id_}@{copy}", suffix.join(words)
-
-
-def json_line(id_: str, escaped_text: bytes) -> bytes:
-    return b'{"id": %b, "text": "%b"}\n' % (json.dumps(id_, ensure_ascii=False).encode(), escaped_text)
+        for id_, text in base:
+            yield f"{id_}@{copy}", with_suffix(text, suffix)
 
 
 def make_zst(out: Path, n_bytes: int) -> str:

@@ -10,6 +10,14 @@ import make_sample
 import pytest
 
 
+@pytest.fixture(scope="session", autouse=True)
+def interruptible():
+    """Children must be stoppable by SIGINT also where the tests run in the background, with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(scope="session")
 def sample(tmp_path_factory):
     """Folder of a whole sample corpus, made once (about 10 s); read only."""
@@ -24,7 +32,7 @@ def cli(capsys, monkeypatch):
     from dataselect.cli import main
 
     def call(*args):
-        handler = signal.getsignal(signal.SIGTERM)
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
         monkeypatch.setattr(sys, "argv", ["dataselect", *map(str, args)])
         capsys.readouterr()
         code = 0
@@ -33,7 +41,8 @@ def cli(capsys, monkeypatch):
         except SystemExit as done:
             code = done.code or 0
         finally:
-            signal.signal(signal.SIGTERM, handler)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
         shown = capsys.readouterr()
         assert "Traceback" not in shown.err
         return SimpleNamespace(code=code, out=shown.out, err=shown.err)

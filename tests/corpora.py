@@ -326,10 +326,19 @@ def start(*args: object, **env: str) -> subprocess.Popen[str]:
     )
 
 
+def finish(process: subprocess.Popen[str], timeout_s: float = 60) -> tuple[str, str]:
+    """stdout and stderr of a process that ends; one that does not is killed, so that no test waits for ever."""
+    try:
+        return process.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+
+
 def cli(*args: object) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of `dataselect ...`."""
     with start(*args) as process:
-        out, err = process.communicate(timeout=60)
+        out, err = finish(process)
     return process.returncode, out, err
 
 

@@ -91,7 +91,7 @@ def test_a_signal_stops_cleanly_and_the_next_run_goes_on(project, number, code, 
     with corpora.start("run", recipe, "--workers", 2, DATASELECT_TEST=marker) as process:
         corpora.wait_until((project / "began").exists)
         process.send_signal(number)
-        _, err = process.communicate(timeout=30)
+        _, err = corpora.finish(process, 30)
     assert (process.returncode, err) == (code, f"dataselect: {word}; the same command goes on from here\n")
     corpora.wait_until(lambda: not corpora.processes_with(marker))
     assert not leftovers(project)
@@ -115,7 +115,7 @@ def test_a_signal_to_the_whole_process_group_stops_cleanly_too(project):
     ) as process:
         corpora.wait_until((project / "began").exists)
         os.killpg(process.pid, signal.SIGINT)
-        _, err = process.communicate(timeout=30)
+        _, err = corpora.finish(process, 30)
     assert (process.returncode, err) == (130, "dataselect: stopped; the same command goes on from here\n")
     corpora.wait_until(lambda: not corpora.processes_with(marker))
 
@@ -145,7 +145,7 @@ def test_a_second_run_of_the_same_output_is_locked_out(project):
         assert (code, out) == (4, "")
         assert "another run is writing" in err
         (project / "go").touch()
-        process.communicate(timeout=60)
+        corpora.finish(process, 60)
     assert process.returncode == 0
 
 

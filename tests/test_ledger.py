@@ -202,7 +202,7 @@ def test_a_shard_that_changes_between_two_reads_stops_the_run(tmp_path):
         corpora.wait_until((tmp_path / "began").exists)
         (tmp_path / "in" / "a.jsonl").write_bytes(corpora.jsonl(corpora.docs(11)))
         (tmp_path / "go").touch()
-        _, err = process.communicate(timeout=60)
+        _, err = corpora.finish(process, 60)
     assert process.returncode == 1
     assert "a.jsonl: the shard changed during the run; run the same command again" in err
     assert dataselect.run(recipe)["rows"]["in"] == 11

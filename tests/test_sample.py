@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import itertools
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import copies
 import make_sample
 import make_stress
 import pyarrow.parquet as pq
@@ -108,12 +111,20 @@ def digests(folder):
 
 
 def test_copies_of_the_stress_inputs_share_no_5_gram():
-    text = json.dumps("one  two\n\n  three four-five, six (seven) eight\n").encode()[1:-1]
-    words = make_stress.WORD_END.split(text)
-    copies = [json.loads(b'"%b"' % suffix.join([*words])) for suffix in (b"x1", b"x2")]
-    assert copies[0] == "onex1  twox1\n\n  threex1 four-five,x1 sixx1 (seven)x1 eightx1\n"
-    grams = [{tuple(copy.split()[i : i + 5]) for i in range(3)} for copy in copies]
-    assert not grams[0] & grams[1]
+    text = 'one  two\n\n  "three" four-five, a.b.c.d.e.f (seven) 世界你好 9\n'
+    escaped = copies.json_escaped(copies.marked(text))
+    suffixed = [json.loads(b'"%b"' % copies.with_suffix(escaped, suffix)) for suffix in (b"x1", b"x2")]
+    assert suffixed[0].replace("x1", "") == text
+    words = [set(re.findall(r"\w+", copy)) for copy in suffixed]
+    assert not words[0] & words[1]
+    assert {"twox1", "fivex1", "fx1", "世界你好x1", "9x1"} < words[0]
+
+
+def test_suffixes_are_distinct_and_of_one_length():
+    for n_copies, length in ((1, 1), (36, 1), (37, 2), (1000, 2), (1297, 3)):
+        some = list(itertools.islice(copies.suffixes(n_copies), n_copies))
+        assert len(set(some)) == n_copies
+        assert {len(suffix) for suffix in some} == {length}
 
 
 def test_bad_rows_are_what_expected_json_says(tmp_path):

@@ -1,0 +1,96 @@
+"""The floor: copy shards with nothing in between, as fast as pyarrow and zstandard do it on one thread.
+
+    python scripts/bench_floor.py jsonl OUT SHARD.jsonl.zst ...     parse the text field, write the lines as they are
+    python scripts/bench_floor.py parquet OUT SHARD.parquet ...
+    python scripts/bench_floor.py read - SHARD.jsonl.zst ...        dataselect's reader alone, nothing written
+
+zstd level 3 on both sides. A pipeline that reads the text, looks at it and writes rows can't take less.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.json
+import pyarrow.parquet as pq
+import zstandard
+
+BLOCK_BYTES = 4 << 20
+_TEXT_ONLY = pyarrow.json.ParseOptions(
+    explicit_schema=pa.schema({"text": pa.string()}), unexpected_field_behavior="ignore"
+)
+_ONE_THREAD = pyarrow.json.ReadOptions(use_threads=False, block_size=1 << 30)
+
+
+def n_text_bytes(lines: bytes) -> int:
+    """Parse whole JSONL lines and look at the text column."""
+    table = pyarrow.json.read_json(pa.BufferReader(lines), _ONE_THREAD, _TEXT_ONLY)
+    return int(table.column("text").nbytes)
+
+
+def copy_jsonl(shard: Path, out: Path) -> int:
+    """Copy a .jsonl.zst; returns the size of its text column."""
+    n_bytes, rest = 0, b""
+    with (
+        shard.open("rb") as source,
+        out.open("wb") as target,
+        zstandard.ZstdDecompressor().stream_reader(source, read_across_frames=True) as reader,
+        zstandard.ZstdCompressor(level=3).stream_writer(target) as writer,
+    ):
+        while block := reader.read(BLOCK_BYTES):
+            end = block.rfind(b"\n") + 1
+            lines, rest = (rest + block[:end], block[end:]) if end else (b"", rest + block)
+            if lines:
+                n_bytes += n_text_bytes(lines)
+                writer.write(lines)
+        if rest:
+            n_bytes += n_text_bytes(rest)
+            writer.write(rest)
+    return n_bytes
+
+
+def copy_parquet(shard: Path, out: Path) -> int:
+    """Copy a Parquet file row group by row group; returns the size of its text column."""
+    n_bytes = 0
+    with (
+        pq.ParquetFile(shard) as source,
+        pq.ParquetWriter(
+            out, source.schema_arrow, compression="zstd", compression_level=3, use_dictionary=False
+        ) as writer,
+    ):
+        for number in range(source.num_row_groups):
+            table = source.read_row_group(number, use_threads=False)
+            n_bytes += table.column("text").nbytes
+            writer.write_table(table)
+    return n_bytes
+
+
+def read(shard: Path) -> int:
+    """Read a shard with dataselect's reader to its text column; returns the column's size."""
+    reader = importlib.import_module("dataselect.io.reader")  # not while the floor itself is measured
+    return sum(array.nbytes for array in reader.iter_file_texts(str(shard), "text"))
+
+
+def main() -> None:
+    if len(sys.argv) < 4 or sys.argv[1] not in ("jsonl", "parquet", "read"):
+        sys.exit(__doc__)
+    what, out = sys.argv[1], Path(sys.argv[2])
+    pa.set_cpu_count(1)
+    pa.set_io_thread_count(1)
+    if what != "read":
+        os.makedirs(out, exist_ok=True)
+    n_bytes = 0
+    for shard in map(Path, sys.argv[3:]):
+        if what == "read":
+            n_bytes += read(shard)
+        else:
+            n_bytes += (copy_jsonl if what == "jsonl" else copy_parquet)(shard, out / shard.name)
+    print(n_bytes)
+
+
+if __name__ == "__main__":
+    main()
