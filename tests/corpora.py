@@ -327,7 +327,7 @@ def start(*args: object, **env: str) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str], timeout_s: float = 60) -> tuple[str, str]:
-    """stdout and stderr of a process that ends; one that does not is killed, so that no test waits for ever."""
+    """stdout and stderr of a process that ends; one that does not is killed: no test waits for ever."""
     try:
         return process.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:
