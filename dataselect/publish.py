@@ -112,7 +112,7 @@ class Publisher:
             _forget(self._output.root, {self._live["generation"], self._live["previous"]})
         return str(self._live["digest"])
 
-    def reusable(self, number: int, key: str) -> dict[str, Any] | None:
+    def reusable(self, key: str) -> dict[str, Any] | None:
         """The record of a piece that is written already, here or in an earlier generation."""
         entry, generation = self._entries.get(key), None
         if entry is not None and self._live is not None:

@@ -130,7 +130,7 @@ def _run_once(
     prepared = _prepare(recipe, sample=sample, rehash=rehash)
     with locked(prepared.output), _swept(prepared):
         with LocalEngine(prepared.inputs.job, n_workers) as engine:
-            walk = Walk(prepared.inputs, prepared.work, prepared.output, prepared.decisions, engine, figures)
+            walk = Walk(prepared.inputs, prepared.work, prepared.decisions, engine, figures)
             walk.run()
             keys = walk.write_keys()
             publisher = Publisher(prepared.output, prepared.work, keys) if sample is None else None
@@ -143,7 +143,8 @@ def _run_once(
             report["digest"] = publisher.settle()
         elif publisher is not None:
             _publish(prepared, walk, publisher, outcome, report)
-        save_last(prepared.work, prepared.output.url, prepared.decisions)
+        if publisher is not None:
+            save_last(prepared.work, prepared.output.url, prepared.decisions)
     return report
 
 
@@ -164,7 +165,7 @@ def plan(recipe: str | Path, *, sets: Sequence[str] = (), rehash: bool = False) 
     """What `run` would do: stages, reads of the text and why, every task's verdict and reason, space."""
     prepared = _prepare(load_recipe(recipe, sets), sample=None, rehash=rehash)
     decisions = prepared.decisions
-    walk = Walk(prepared.inputs, prepared.work, prepared.output, decisions, None, Listener())
+    walk = Walk(prepared.inputs, prepared.work, decisions, None, Listener())
     try:
         walk.run()
         keys = walk.write_keys()
@@ -197,7 +198,8 @@ def _prepare(recipe: Recipe, *, sample: float | None, rehash: bool) -> Prepared:
         stages = [stage.scaled(sample) if isinstance(stage, SelectStage) else stage for stage in stages]
     given = _given_models(recipe, stages, output, work)
     files = [
-        {name: _file_digest(work, path) for name, path in stage.file_fields().items()} for stage in stages
+        {name: _file_digest(work, path, rehash=rehash) for name, path in stage.file_fields().items()}
+        for stage in stages
     ]
     inputs = Inputs(
         job=_job(recipe, stages, share),
@@ -217,7 +219,7 @@ def _job(recipe: Recipe, stages: Sequence[Stage], share: float) -> Job:
     spec, out = recipe.input, recipe.output
     text = spec.text if isinstance(spec.text, str) else tuple(spec.text)
     calls = tuple(
-        StageCall(s.use, stage.model_dump(mode="json", by_alias=True), s.folder)
+        StageCall(s.use, stage.model_dump(mode="json", by_alias=True), s.folder, stage.source_digest())
         for s, stage in zip(recipe.stages, stages, strict=True)
     )
     return Job(
@@ -318,8 +320,8 @@ def _fitted_bundle(recipe: Recipe, i: int, source: Store, name: str) -> Bundle:
     return bundle
 
 
-def _file_digest(work: Store, path: str) -> str:
-    """xxh3_128 of a file, remembered by path, size and time."""
+def _file_digest(work: Store, path: str, *, rehash: bool) -> str:
+    """xxh3_128 of a file, remembered by path, size and time; `rehash` reads it whatever is remembered."""
     import json
 
     source = store_at(path.rpartition("/")[0] or "/")
@@ -330,7 +332,7 @@ def _file_digest(work: Store, path: str) -> str:
     try:
         with work.open(memo) as file:
             record = json.loads(file.read())
-        if record["version"] == version:
+        if record["version"] == version and not rehash:
             return str(record["digest"])
     except (OSError, ValueError):
         pass
@@ -365,7 +367,7 @@ class Outcome:
 def _write(walk: Walk, keys: list[str], publisher: Publisher | None) -> Outcome:
     """Write all pieces, or see that they are live already; a sample run (no publisher) only counts."""
     if publisher is None:
-        return Outcome(walk.write(keys, None, lambda number, key: None), None)
+        return Outcome(walk.write(keys, None, lambda key: None), None)
     live = publisher.up_to_date(walk.bad_shards)
     if live is not None:
         return Outcome(live["pieces"], live["generation"], up_to_date=True)

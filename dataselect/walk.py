@@ -99,12 +99,11 @@ class Walk:
         self,
         inputs: Inputs,
         work: Store,
-        output: Store,
         decisions: Decisions,
         engine: LocalEngine | None,
         listener: Listener,
     ) -> None:
-        self._in, self._work, self._output = inputs, work, output
+        self._in, self._work = inputs, work
         self._decisions, self._engine, self._listener = decisions, engine, listener
         self._existing = {entry.name for entry in work.list() if not entry.name.startswith("identity/")}
         self.pieces: list[PieceState] = []
@@ -112,6 +111,7 @@ class Walk:
         self.model_artifacts: dict[int, str] = {}
         self._model_digests: dict[int, str] = {}
         self._refs: list[SegmentRefs] = []
+        self._shard_rows: list[list[int]] = []
         self._barrier_digests: list[dict[int, str]] = []
         self._decide = [stage.decide_fingerprint() for stage in inputs.stages]
         self._masks: set[str] = set()
@@ -223,13 +223,17 @@ class Walk:
         return PieceState(piece, segments, record["complete"], "known" if record["complete"] else "partial")
 
     def _bad_shard(self, state: PieceState, message: str) -> None:
-        """Stop, or go on without the shard; a group is taken apart, so that it loses no other shard."""
+        """Stop, or go on without the shard, all parts of it; a group is taken apart and loses no other."""
         if self._in.on_bad_shard == "stop" or self._refs:
             raise BadShard(message)
-        at, singles = self.pieces.index(state), state.piece.singles()
-        self.pieces[at : at + 1] = [self._look_up(piece) for piece in singles]
-        if not singles:
-            self.bad_shards[state.piece.name] = message
+        if state not in self.pieces:  # another part of its shard was bad too
+            return
+        at, shards = self.pieces.index(state), state.piece.shards
+        if len(shards) > 1:
+            self.pieces[at : at + 1] = [self._look_up(piece) for piece in state.piece.singles()]
+        else:
+            self.pieces = [other for other in self.pieces if other.piece.shards != shards]
+            self.bad_shards[shards[0].name] = message
 
     # Models ------------------------------------------------------------------------------------------------
 
@@ -388,6 +392,7 @@ class Walk:
                     shard, row = _in_shard(state.piece, meta["shard_rows"], bad["row"])
                     first_bad = f"{shard}: row {row}: {bad['reason']}: {bad['detail']}"
                 self._refs.append(SegmentRefs(ordinal, segment.index, segment.n_rows, base))
+                self._shard_rows.append(meta["shard_rows"])
                 self._barrier_digests.append({})
         allowed = self._in.bad_rows_allowed(n_rows)
         if n_bad > allowed:
@@ -473,7 +478,9 @@ class Walk:
         self._phase(phase, planned)
         groups = tuple(p.artifact for p in planned)
         names = tuple((tuple(s.name for s in state.piece.shards), state.piece.part) for state in self.pieces)
-        key = fingerprint("join", [self._digest(name) for name in groups], n_rows, names)
+        # Rows of each shard too: a row that moves to the next shard of its group keeps its document number.
+        places = [[refs.piece, rows] for refs, rows in zip(self._refs, self._shard_rows, strict=True)]
+        key = fingerprint("join", [self._digest(name) for name in groups], places, names)
         name = artifact_name("joined", key)
         call = JoinCall(exchange, groups, self._all_reaching(), names, name)
         self._one(f"join {self._label(i)}", phase, "reduce:join_groups", call, name, {"groups or rows": key})
@@ -540,9 +547,10 @@ class Walk:
         return keys
 
     def _stem(self, piece: Piece) -> str:
-        """Output name without its ending; the whole input name where two inputs differ in the ending only."""
+        """Output name without its ending; the whole input name where that is another input's name too."""
         if not self._stems:
             self._stems = Counter(state.piece.stem for state in self.pieces)
+            self._stems.update(state.piece.name for state in self.pieces)
         converted = self._in.job.output.format != "same"
         return piece.name if converted and self._stems[piece.stem] > 1 else piece.stem
 
@@ -550,7 +558,7 @@ class Walk:
         self,
         keys: Sequence[str],
         generation: str | None,
-        reusable: Callable[[int, str], dict[str, Any] | None],
+        reusable: Callable[[str], dict[str, Any] | None],
     ) -> list[dict[str, Any]]:
         """Write every piece; records in piece order. `reusable` gives the record of what is there already."""
         columns = tuple(self.column_stages().items())
@@ -560,7 +568,7 @@ class Walk:
         for i, state in enumerate(self.pieces):
             segments = refs[number : number + len(state.segments)]
             number += len(state.segments)
-            record = reusable(i, keys[i])
+            record = reusable(keys[i])
             records.append(record)
             call = WriteCall(state.piece, segments, columns, generation, keys[i], self._stem(state.piece))
             task = Task(f"write {state.piece.name}", "write:write_piece", call)

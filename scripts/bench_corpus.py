@@ -1,20 +1,20 @@
 """Make the benchmark's corpora: real text, multiplied by copies that share no n-gram.
 
-    python scripts/bench_corpus.py --corpus .sample/raw --out .sample/bench --mb 512
+    python scripts/bench_corpus.py --corpus .sample/raw --out .sample/bench --mb 256
 
-Every copy holds all documents of the corpus, duplicates and short ones included, and every word of a copy ends
-in the copy's suffix: duplicates and near-duplicates within a copy stay, between copies there are none. Words are
-longer by the suffix (1 or 2 bytes; `bytes_per_word` in corpus.json says by how much), so kernels that work
-by the word look faster than on the bare text by about that share: bench_kernels.py measures them on the bare text.
+Every copy holds all documents of the corpus, duplicates and short ones included, and every word of a copy
+ends in the copy's suffix: duplicates and near-duplicates within a copy stay, between copies there are none.
+Words are longer by the suffix (1 or 2 bytes; `bytes_per_word` in corpus.json), and to a fastText model they
+are unknown (their n-grams are looked up as ever), so kernels that work by the word look faster than on the
+bare text; bench.py measures the kernels on both.
 
-`1x` has --mb of text in shards of about 64 MB, `more` has as many again; 2x is both. Each as .jsonl.zst (zstd-3)
-and as .parquet, with the same rows.
+`1x` has --mb of text in shards of about 64 MB, `more` has as many again; 2x is both. Each as .jsonl.zst
+(zstd-3) and as .parquet, with the same rows.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import shutil
 from collections.abc import Iterator
@@ -34,16 +34,8 @@ MIN_SHARDS = 4  # in 1x: two workers need something to share
 ROW_GROUP_BYTES = 16_000_000
 
 
-class Document(NamedTuple):
-    """A document of the corpus, its words marked; `text` as it is, `escaped` for JSON."""
-
-    id: str
-    text: bytes
-    escaped: bytes
-
-
 class Row(NamedTuple):
-    """A document of a copy."""
+    """A document, with its words marked or suffixed; `text` as it is, `escaped` for JSON."""
 
     id: str
     text: bytes
@@ -55,16 +47,16 @@ def corpus_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file() and suffix_of(path.name))
 
 
-def documents(folder: Path, field: str) -> Iterator[Document]:
+def documents(folder: Path, field: str) -> Iterator[Row]:
     for path in corpus_files(folder):
         name = path.relative_to(folder).as_posix()
         texts = (text for array in iter_file_texts(str(path), field) for text in array.to_pylist())
         for row, text in enumerate(texts):
             with_marks = marked(text)
-            yield Document(f"{name}#{row}", with_marks.encode(), json_escaped(with_marks))
+            yield Row(f"{name}#{row}", with_marks.encode(), json_escaped(with_marks))
 
 
-def endless_rows(base: list[Document], n_copies: int) -> Iterator[Row]:
+def endless_rows(base: list[Row], n_copies: int) -> Iterator[Row]:
     """Copy after copy of the base."""
     for suffix in suffixes(n_copies):
         for id_, text, escaped in base:
@@ -72,12 +64,13 @@ def endless_rows(base: list[Document], n_copies: int) -> Iterator[Row]:
 
 
 def take_bytes(rows: Iterator[Row], n_bytes: float) -> Iterator[Row]:
-    """Rows up to `n_bytes` of text; the last goes over the brim."""
+    """Rows up to `n_bytes` of text, or all; the last goes over the brim."""
     n_taken = 0
-    while n_taken < n_bytes:
-        row = next(rows)
-        n_taken += len(row.text)
+    for row in rows:
         yield row
+        n_taken += len(row.text)
+        if n_taken >= n_bytes:
+            return
 
 
 def write_shard(stem: Path, rows: Iterator[Row]) -> dict[str, int]:
@@ -95,22 +88,16 @@ def write_shard(stem: Path, rows: Iterator[Row]) -> dict[str, int]:
             use_dictionary=False,
         ) as parquet,
     ):
-        while block := list(take_bytes_or_all(rows, ROW_GROUP_BYTES)):
+        while block := list(take_bytes(rows, ROW_GROUP_BYTES)):
             lines.write(b"".join(json_line(row.id, row.escaped) for row in block))
-            columns = [pa.array([row.id for row in block]), pa.array([row.text for row in block], pa.string())]
+            columns = [
+                pa.array([row.id for row in block]),
+                pa.array([row.text for row in block], pa.string()),
+            ]
             parquet.write_table(pa.table(columns, schema=schema))
             counts["n_docs"] += len(block)
             counts["n_bytes"] += sum(len(row.text) for row in block)
     return counts
-
-
-def take_bytes_or_all(rows: Iterator[Row], n_bytes: int) -> Iterator[Row]:
-    n_taken = 0
-    for row in rows:
-        yield row
-        n_taken += len(row.text)
-        if n_taken >= n_bytes:
-            return
 
 
 def make(corpus: Path, out: Path, mb: float, field: str = "text") -> dict[str, Any]:
@@ -168,7 +155,7 @@ def main() -> None:
     )
     parser.add_argument("--corpus", type=Path, required=True, help="folder of shards of real text")
     parser.add_argument("--out", type=Path, required=True, help="folder to write; replaced")
-    parser.add_argument("--mb", type=float, default=512, help="10^6 bytes of text in 1x")
+    parser.add_argument("--mb", type=float, default=256, help="10^6 bytes of text in 1x")
     parser.add_argument("--field", default="text", help="the field that holds the text")
     options = parser.parse_args()
     print(json.dumps(make_if_missing(options.corpus, options.out, options.mb, options.field)))

@@ -1,10 +1,11 @@
 """The floor: copy shards with nothing in between, as fast as pyarrow and zstandard do it on one thread.
 
-    python scripts/bench_floor.py jsonl OUT SHARD.jsonl.zst ...     parse the text field, write the lines as they are
+    python scripts/bench_floor.py jsonl OUT SHARD.jsonl.zst ...
     python scripts/bench_floor.py parquet OUT SHARD.parquet ...
-    python scripts/bench_floor.py read - SHARD.jsonl.zst ...        dataselect's reader alone, nothing written
+    python scripts/bench_floor.py read - SHARD.jsonl.zst ...     dataselect's reader alone; nothing is written
 
-zstd level 3 on both sides. A pipeline that reads the text, looks at it and writes rows can't take less.
+JSONL: the text field is parsed, the lines go through as they are. zstd level 3 on both sides.
+A pipeline that reads the text, looks at it and writes rows can't take less.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ _TEXT_ONLY = pyarrow.json.ParseOptions(
 _ONE_THREAD = pyarrow.json.ReadOptions(use_threads=False, block_size=1 << 30)
 
 
-def n_text_bytes(lines: bytes) -> int:
-    """Parse whole JSONL lines and look at the text column."""
-    table = pyarrow.json.read_json(pa.BufferReader(lines), _ONE_THREAD, _TEXT_ONLY)
-    return int(table.column("text").nbytes)
+def parsed_rows(lines: bytes) -> int:
+    """Parse the text field of whole JSONL lines; returns the number of texts."""
+    text = pyarrow.json.read_json(pa.BufferReader(lines), _ONE_THREAD, _TEXT_ONLY).column("text")
+    return len(text) - int(text.null_count)
 
 
 def copy_jsonl(shard: Path, out: Path) -> int:
-    """Copy a .jsonl.zst; returns the size of its text column."""
-    n_bytes, rest = 0, b""
+    """Copy a .jsonl.zst; returns its number of rows."""
+    n_rows, rest = 0, b""
     with (
         shard.open("rb") as source,
         out.open("wb") as target,
@@ -45,17 +46,17 @@ def copy_jsonl(shard: Path, out: Path) -> int:
             end = block.rfind(b"\n") + 1
             lines, rest = (rest + block[:end], block[end:]) if end else (b"", rest + block)
             if lines:
-                n_bytes += n_text_bytes(lines)
+                n_rows += parsed_rows(lines)
                 writer.write(lines)
         if rest:
-            n_bytes += n_text_bytes(rest)
+            n_rows += parsed_rows(rest)
             writer.write(rest)
-    return n_bytes
+    return n_rows
 
 
 def copy_parquet(shard: Path, out: Path) -> int:
-    """Copy a Parquet file row group by row group; returns the size of its text column."""
-    n_bytes = 0
+    """Copy a Parquet file row group by row group; returns its number of rows."""
+    n_rows = 0
     with (
         pq.ParquetFile(shard) as source,
         pq.ParquetWriter(
@@ -64,15 +65,15 @@ def copy_parquet(shard: Path, out: Path) -> int:
     ):
         for number in range(source.num_row_groups):
             table = source.read_row_group(number, use_threads=False)
-            n_bytes += table.column("text").nbytes
+            n_rows += table.num_rows
             writer.write_table(table)
-    return n_bytes
+    return n_rows
 
 
 def read(shard: Path) -> int:
-    """Read a shard with dataselect's reader to its text column; returns the column's size."""
+    """Read a shard with dataselect's reader to its text column; returns its number of rows."""
     reader = importlib.import_module("dataselect.io.reader")  # not while the floor itself is measured
-    return sum(array.nbytes for array in reader.iter_file_texts(str(shard), "text"))
+    return sum(len(array) for array in reader.iter_file_texts(str(shard), "text"))
 
 
 def main() -> None:
@@ -83,13 +84,13 @@ def main() -> None:
     pa.set_io_thread_count(1)
     if what != "read":
         os.makedirs(out, exist_ok=True)
-    n_bytes = 0
+    n_rows = 0
     for shard in map(Path, sys.argv[3:]):
         if what == "read":
-            n_bytes += read(shard)
+            n_rows += read(shard)
         else:
-            n_bytes += (copy_jsonl if what == "jsonl" else copy_parquet)(shard, out / shard.name)
-    print(n_bytes)
+            n_rows += (copy_jsonl if what == "jsonl" else copy_parquet)(shard, out / shard.name)
+    print(n_rows)
 
 
 if __name__ == "__main__":

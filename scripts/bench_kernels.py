@@ -1,9 +1,9 @@
-"""Megabytes of text per second and core of every text kernel.
+"""Megabytes of text per CPU second of every text kernel.
 
-    python scripts/bench_kernels.py [TEXT.jsonl] [--field text] [--mb 32] [--runs 7]
+    python scripts/bench_kernels.py [SHARD ...] [--field text] [--mb 32] [--runs 7] [--model M.bin]
 
-Without a file the text is the source of the Python standard library, cut into documents of about 4 kB.
-MB = 10^6 bytes of UTF-8; the best of the runs counts, since other processes can only slow one down.
+Without a shard (JSONL or Parquet) the text is the source of the Python standard library, cut into documents
+of about 4 kB. MB = 10^6 bytes of UTF-8; the best of the runs counts: other processes can only slow one down.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ import importlib
 import json
 import sysconfig
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
+from dataselect.io.reader import iter_file_texts
 from dataselect.kernels.arrow import text_buffers
 
 
@@ -28,26 +29,37 @@ def standard_library_texts() -> Iterator[str]:
         yield from (source[start : start + 4096] for start in range(0, len(source), 4096))
 
 
-def jsonl_texts(path: Path, field: str) -> Iterator[str]:
-    with path.open(encoding="utf-8") as lines:
-        for line in lines:
-            yield json.loads(line)[field]
+def shard_texts(paths: Iterable[Path], field: str) -> Iterator[str]:
+    for path in paths:
+        for array in iter_file_texts(str(path), field):
+            yield from array.to_pylist()
 
 
 def corpus(texts: Iterator[str], n_bytes: int) -> pa.Array:
     """About n_bytes of the texts, repeated where they are shorter."""
-    documents = list(texts)
-    size = sum(len(text.encode()) for text in documents)
-    return pa.array(documents * max(1, round(n_bytes / size)), pa.large_string())
+    documents, size = [], 0
+    while size < n_bytes and (text := next(texts, None)) is not None:
+        documents.append(text)
+        size += len(text.encode())
+    return pa.array(documents * max(1, round(n_bytes / max(size, 1))), pa.large_string())
 
 
 def best_seconds(run: Callable[[], object], runs: int) -> float:
     seconds = []
     for _ in range(runs):
-        start = time.perf_counter()
+        start = time.process_time()
         run()
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.process_time() - start)
     return min(seconds)
+
+
+def fasttext_case(
+    offsets: np.ndarray, data: np.ndarray, model: Path, label: str
+) -> dict[str, Callable[[], object]]:
+    """Scoring alone; the model is read and folded before."""
+    kernel = importlib.import_module("dataselect.kernels.fasttext")
+    prepared = importlib.import_module("dataselect.io.fasttext_model").prepare(str(model), label)
+    return {"fastText score": lambda: kernel.score_texts(offsets, data, prepared)}
 
 
 def cases(offsets: np.ndarray, data: np.ndarray) -> dict[str, Callable[[], object]]:
@@ -88,26 +100,36 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "path", type=Path, nargs="?", help="a JSONL file; default: the standard library's sources"
+        "shards", type=Path, nargs="*", help="JSONL or Parquet; default: the standard library's sources"
     )
     parser.add_argument("--field", default="text", help="the field that holds the text")
-    parser.add_argument("--mb", type=int, default=32, help="how much text")
+    parser.add_argument("--mb", type=float, default=32, help="how much text")
     parser.add_argument("--runs", type=int, default=7)
+    parser.add_argument("--model", type=Path, help="a fastText model, to measure scoring too")
+    parser.add_argument("--label", default="hq", help="the label scored")
+    parser.add_argument("--json", action="store_true", help="print the rates as JSON")
     options = parser.parse_args()
 
-    texts = jsonl_texts(options.path, options.field) if options.path else standard_library_texts()
-    array = corpus(texts, options.mb * 1_000_000)
-
+    texts = shard_texts(options.shards, options.field) if options.shards else standard_library_texts()
+    array = corpus(texts, round(options.mb * 1e6))
     start = time.perf_counter()
     importlib.import_module("dataselect.kernels.preload")
-    print(f"import dataselect.kernels.preload  {time.perf_counter() - start:6.2f} s")
+    import_seconds = time.perf_counter() - start
     offsets, data = text_buffers(array)
     n_bytes = int(offsets[-1] - offsets[0])
+    runs = cases(offsets, data)
+    if options.model:
+        runs |= fasttext_case(offsets, data, options.model, options.label)
+    rates = {name: n_bytes / 1e6 / best_seconds(run, options.runs) for name, run in runs.items()}
+    if options.json:
+        print(json.dumps(rates))
+        return
     ascii_share = float((data < 0x80).mean())
+    print(f"import dataselect.kernels.preload  {import_seconds:6.2f} s")
     print(f"{len(array)} documents, {n_bytes / 1e6:.1f} MB, {n_bytes / len(array):.0f} bytes each, ", end="")
     print(f"{ascii_share:.1%} ASCII")
-    for name, run in cases(offsets, data).items():
-        print(f"{name:24} {n_bytes / 1e6 / best_seconds(run, options.runs):8.0f} MB/s")
+    for name, rate in rates.items():
+        print(f"{name:24} {rate:8.0f} MB/s")
 
 
 if __name__ == "__main__":

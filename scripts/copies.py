@@ -38,7 +38,7 @@ def n_words(marked_text: bytes) -> int:
 def suffixes(n_copies: int) -> Iterator[bytes]:
     """At least `n_copies` distinct suffixes of one length, the shortest that gives so many.
 
-    One length for all, so that no copy has longer words than another, and no two words of two copies are equal.
+    One length for all: no copy has longer words than another, and no word is in two copies.
     """
     length = 1
     while len(SUFFIX_LETTERS) ** length < n_copies:

@@ -38,10 +38,7 @@ def base_documents(max_chars: int = 20_000) -> list[make_sample.Document]:
 
 def endless_rows(max_chars: int = 20_000) -> Iterator[tuple[str, bytes]]:
     """(id, JSON-escaped text without its quotes), copy after copy of the base; copy 0 is the text itself."""
-    base = [
-        (document.id, json_escaped(marked(document.text)))
-        for document in base_documents(max_chars)
-    ]
+    base = [(document.id, json_escaped(marked(document.text))) for document in base_documents(max_chars)]
     for copy in itertools.count():
         suffix = f"x{copy}".encode() if copy else b""
         for id_, text in base:

@@ -111,9 +111,7 @@ class Piece:
         return fingerprint("place", [shard.url for shard in self.shards], self.start, self.stop, cut)
 
     def singles(self) -> list[Piece]:
-        """A group's shards as pieces of their own; nothing for any other piece."""
-        if len(self.shards) == 1:
-            return []
+        """A group's shards as pieces of their own."""
         return [replace(self, shards=(shard,), n_bytes=shard.size) for shard in self.shards]
 
     def version(self) -> str:
@@ -125,13 +123,13 @@ class Piece:
 class Segment:
     """A run of rows of one piece with its own content digest: the unit in which artifacts are stored.
 
-    Most pieces are one segment; a long compressed shard has one every `segment_bytes` of its
-    decompressed stream, so that a restart resumes inside it.
+    Most pieces are one segment; a long one has one every `segment_bytes` of its decompressed stream (of
+    its text for Parquet), so that a restart resumes inside it.
     """
 
     index: int
     """Number of the segment within its piece."""
     digest: str
-    """xxh3_128 of its rows' bytes: the identity that fingerprints use."""
+    """128 bits over its rows' bytes, in hex: the identity that fingerprints use."""
     n_rows: int
     """Physical rows, quarantined ones included."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from dataselect.core.errors import DataselectError
 from dataselect.io.batch import BadRow, TextBatch
 from dataselect.io.bundle import Bundle, BundleWriter
-from dataselect.stages.base import Columns, Texts
+from dataselect.stages.base import Columns, Stage, Texts
 
 INDEX_BITS = 10
 """An exchange file's keys are indexed by their top bits: a reader of one partition reads one range."""
@@ -124,23 +124,36 @@ def describe_texts(texts: pa.Array, ids: pa.Array | None) -> dict[str, np.ndarra
 class ColumnSink:
     """Columns of a MapStage or a FittedStage over a segment; rows it never saw are null."""
 
-    def __init__(self, types: Mapping[str, str]) -> None:
-        """`types` as Stage.output_columns gives them, so that no batch's values decide a type."""
-        self._types = {name: pa.type_for_alias(alias) for name, alias in types.items()}
+    def __init__(self, stage: Stage) -> None:
+        """Types are those of its output_columns, so that no batch's values decide one."""
+        self._stage = stage.use
+        self._types = {name: pa.type_for_alias(alias) for name, alias in stage.output_columns().items()}
         self._rows: list[np.ndarray] = []
-        self._columns: list[Mapping[str, Any]] = []
+        self._columns: list[dict[str, pa.Array]] = []
 
     def is_empty(self) -> bool:
         """Whether no batch has come yet."""
         return not self._rows
 
-    def add(self, rows: np.ndarray, columns: Columns) -> None:
-        """Columns of these rows of the segment."""
-        self._rows.append(rows)
-        self._columns.append({name: self._typed(name, pa.array(values)) for name, values in columns.items()})
+    def add(self, rows: np.ndarray, columns: Columns) -> dict[str, Any]:
+        """Columns of these rows of the segment; returns them as they will be read back from the artifact.
 
-    def _typed(self, name: str, array: pa.Array) -> pa.Array:
-        return array.cast(self._types[name]) if name in self._types else array
+        DataselectError where they are not the declared ones, or not of one value a row.
+        """
+        if set(columns) != set(self._types):
+            raise DataselectError(
+                f"{self._stage}: columns() gave {sorted(columns)}, but output_columns() says "
+                f"{sorted(self._types)}"
+            )
+        typed = {name: pa.array(values).cast(self._types[name]) for name, values in columns.items()}
+        for name, array in typed.items():
+            if len(array) != len(rows):
+                raise DataselectError(
+                    f"{self._stage}: column '{name}' has {len(array)} values for {len(rows)} documents"
+                )
+        self._rows.append(rows)
+        self._columns.append(typed)
+        return as_columns(pa.table(typed))
 
     def write(self, writer: BundleWriter, n_rows: int) -> dict[str, Any]:
         rows = _concat(self._rows, np.int64)

@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from dataselect.core.errors import DataselectError
 from dataselect.io.bundle import Bundle, BundleWriter
 from dataselect.io.reader import ReadSpec
 from dataselect.io.store import Store, store_at
@@ -27,10 +28,15 @@ class StageCall:
     use: str
     params: dict[str, Any]
     folder: str
+    source_digest: str | None
+    """Of a stage of the user's own, as it was planned."""
 
     def make(self) -> Stage:
-        """The stage."""
-        return load(self.use, Path(self.folder)).model_validate(self.params)
+        """The stage; DataselectError where its file was edited since: its artifacts' names would lie."""
+        cls = load(self.use, Path(self.folder))
+        if cls.source_digest() != self.source_digest:
+            raise DataselectError(f"{self.use}: edited during the run; run the same command again")
+        return cls.model_validate(self.params)
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ class Task:
     """One call of a task function."""
 
     name: str
-    """For people: 'read raw-0001.jsonl.zst'."""
+    """For people: 'read 1 raw-0001.jsonl.zst'."""
     function: str
     """'module:function' within dataselect.engine; called with (context, call)."""
     call: Any

@@ -198,7 +198,7 @@ class _SegmentWriter:
         if role == "base":
             return BaseSink(self._context.job.read.id is not None)
         if role == "columns":
-            return ColumnSink(self._context.stages[stage].output_columns())
+            return ColumnSink(self._context.stages[stage])
         return KeySink() if role == "keys" else SampleSink()
 
     def add(self, batch: TextBatch) -> None:
@@ -239,12 +239,11 @@ class _SegmentWriter:
             sink.add(rows, cast("FittedStage", stage).sample(texts, call.sample_share))
         if call.role != "columns":
             return everything
-        if i in self._stored:
-            columns = as_columns(self._stored[i].take(rows))
-        else:
-            columns = dict(stage.columns(texts, self._models[call.stage]))
+        # Rules see what the artifact holds, or a row could pass here and not where masks are made.
         if isinstance(sink, ColumnSink):
-            sink.add(rows, columns)
+            columns = sink.add(rows, stage.columns(texts, self._models[call.stage]))
+        else:
+            columns = as_columns(self._stored[i].take(rows))
         for broken in stage.keep(columns).values():
             everything &= ~broken
         return everything

@@ -26,7 +26,7 @@ from dataselect.engine.resolve import (
     resolve,
 )
 from dataselect.io.batch import TextSpec
-from dataselect.io.json_line import parse_line
+from dataselect.io.jsonl import parse_blocks
 from dataselect.io.lines import LineBlock
 from dataselect.io.parquet import compression_of, iter_parquet_tables
 from dataselect.io.reader import ShardSource, piece_lines
@@ -299,7 +299,8 @@ class _PieceWriter:
             return
         if out.suffix == ".parquet":
             lines = [block.data[s:e].tobytes() for s, e in _spans(block, kept)]
-            out.table(self._converted(lines, self._added(segment, rows)), np.array([len(x) for x in lines]))
+            table = self._converted(block, rows, lines, self._added(segment, rows))
+            out.table(table, np.array([len(x) for x in lines]))
             return
         added = self._added(segment, rows)
         if added is None:
@@ -353,18 +354,21 @@ class _PieceWriter:
         stages = [names[i] for i in resolution.ended[rows]]
         return [{DROPPED_BY: stage, REASON: reason} for stage, reason in zip(stages, reasons, strict=True)]
 
-    def _converted(self, lines: list[bytes], added: pa.Table | None) -> pa.Table:
+    def _converted(
+        self, block: LineBlock, rows: np.ndarray, lines: list[bytes], added: pa.Table | None
+    ) -> pa.Table:
         """id, text, the declared columns, scores, and the untouched row; types never depend on the data."""
         read = self._context.job.read
-        text = TextSpec.of(read.text)
-        parsed = [cast("tuple[str, str | None]", parse_line(line, text, read.id)) for line in lines]
+        # As every read before did, so that a row that was good is good here too.
+        batch = next(parse_blocks([block], TextSpec.of(read.text), read.id))
+        taken = pa.array(np.searchsorted(batch.rows, rows))
         columns: dict[str, Any] = {}
-        if read.id is not None:
-            columns["id"] = pa.array([row_id for _, row_id in parsed], pa.large_string())
-        columns["text"] = pa.array([row_text for row_text, _ in parsed], pa.large_string())
+        if batch.ids is not None:
+            columns["id"] = batch.ids.take(taken)
+        columns["text"] = batch.texts.take(taken)
         declared = dict(self._output.columns)
         if declared:
-            objects = [json.loads(line) for line in lines]
+            objects = [_object(line) for line in lines]
             for name, kind in declared.items():
                 columns[name] = pa.array([_typed(row.get(name), kind) for row in objects], _ARROW[kind])
         if added is not None:
@@ -484,6 +488,14 @@ _PYTHON: dict[str, type | tuple[type, ...]] = {
     "float64": (int, float),
     "bool": bool,
 }
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    """The row; empty where it is nested too deeply for Python (`_row` still holds it)."""
+    try:
+        return cast("dict[str, Any]", json.loads(line))
+    except RecursionError:
+        return {}
 
 
 def _typed(value: Any, kind: str) -> Any:

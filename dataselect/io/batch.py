@@ -109,7 +109,7 @@ class SegmentEnd:
     """Comes with the last batch of a segment."""
 
     digest: str
-    """xxh3_128, 32 hex digits: the identity of the segment's content."""
+    """128 bits in 32 hex digits: the identity of the segment's content."""
     n_bytes: int
     """Bytes that the digest covers."""
     n_rows: int

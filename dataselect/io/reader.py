@@ -198,7 +198,7 @@ def _iter_parquet_segments(
             part = _rows_of(batch, batch.first_row + int(lo), batch.first_row + int(hi))
             n_rows += part.n_rows
             if number >= skip_segments:
-                part = _shifted(part, -first_row, None)
+                part = _shifted(part, -first_row)
                 yield dataclasses.replace(part, segment=number) if parse else _unparsed_like(part, number)
     yield from _end_of(segment, first_row, n_rows, whole, skip_segments)
 
@@ -243,10 +243,10 @@ def _rows_of(batch: TextBatch, first: int, after: int) -> TextBatch:
     )
 
 
-def _shifted(batch: TextBatch, n_rows: int, end: SegmentEnd | None) -> TextBatch:
+def _shifted(batch: TextBatch, n_rows: int) -> TextBatch:
     bad = [dataclasses.replace(row, row=row.row + n_rows) for row in batch.bad]
     first_row, rows = batch.first_row + n_rows, batch.rows + n_rows
-    return dataclasses.replace(batch, first_row=first_row, rows=rows, bad=bad, segment_end=end)
+    return dataclasses.replace(batch, first_row=first_row, rows=rows, bad=bad, segment_end=None)
 
 
 def iter_file_texts(path: str, text: str) -> Iterator[pa.Array]:

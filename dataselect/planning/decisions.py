@@ -19,7 +19,7 @@ class Decision:
     """What happens to one task."""
 
     task: str
-    """Stable name: 'read 0: raw-0001.jsonl.zst'."""
+    """Stable name: 'read 1 raw-0001.jsonl.zst'."""
     phase: str
     verdict: Verdict
     reason: str

@@ -44,7 +44,7 @@ def plan_reads(stages: Sequence[Stage], given: frozenset[int]) -> list[ReadPlan]
             after_dedup = False
         elif isinstance(stage, SelectStage):
             after_dedup = True
-        elif stage.reads_text:
+        else:
             read.roles.append((i, "columns"))
             if after_dedup:
                 read.hoisted.append(i)

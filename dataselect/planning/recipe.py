@@ -63,7 +63,7 @@ class InputSpec(BaseModel):
         ge=0,
         description="a share such as 0.1% (never less than 10 rows), or from 1 up a number of rows",
     )
-    max_row_bytes: ByteSize = Field(64 << 20, ge=1, description="longer rows are quarantined")
+    max_row_bytes: ByteSize = Field(64 << 20, ge=1, le=1 << 30, description="longer rows are quarantined")
     on_bad_shard: Literal["stop", "quarantine"] = Field(
         "stop", description="what a truncated or corrupt shard does"
     )

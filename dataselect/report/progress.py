@@ -30,9 +30,8 @@ class Progress(Listener):
         self._total, self._ratio = n_bytes, 3.0
         self._started = time.monotonic()
         if self._terminal and not self._quiet:
-            self._bar = tqdm(
-                total=max(n_bytes, 1), desc=name, unit="B", unit_scale=True, leave=False, file=sys.stderr
-            )
+            total, unit = (n_bytes, "B") if n_bytes else (n_run, "task")
+            self._bar = tqdm(total=total, desc=name, unit=unit, unit_scale=True, leave=False, file=sys.stderr)
 
     def progress(self, n_docs: int, n_bytes: int) -> None:
         self._n_docs += n_docs
@@ -48,24 +47,25 @@ class Progress(Listener):
         self._show()
 
     def _show(self) -> None:
-        done = min(self._total, max(self._store_bytes, int(self._n_text_bytes / self._ratio)))
+        read = min(self._total, max(self._store_bytes, int(self._n_text_bytes / self._ratio)))
         seconds = max(time.monotonic() - self._started, 1e-3)
         text = f"{self._n_docs:,} docs, {self._n_text_bytes / 1e6 / seconds:.0f} MB/s"
         if self._bar is not None:
-            self._bar.n = done
-            self._bar.set_postfix_str(text, refresh=True)
+            self._bar.n = read if self._total else self._n_done
+            self._bar.set_postfix_str(text if self._total else "", refresh=True)
         elif not self._quiet and time.monotonic() - self._last_line > _LINE_SECONDS:
             self._last_line = time.monotonic()
-            share = done / self._total if self._total else self._n_done / max(self._n_run, 1)
-            left = (
-                f"{text}, about {seconds * (1 - share) / share:.0f} s left"
-                if self._n_text_bytes and share > 0.01
-                else text
-            )
-            tasks = f"{self._n_done}/{self._n_run} tasks"
             print(
-                f"{self._name}: {f'{share:.0%}, {tasks}, {left}' if self._total else tasks}", file=sys.stderr
+                self._line(read / self._total, text, seconds) if self._total else self._tasks(),
+                file=sys.stderr,
             )
+
+    def _tasks(self) -> str:
+        return f"{self._name}: {self._n_done}/{self._n_run} tasks"
+
+    def _line(self, share: float, text: str, seconds: float) -> str:
+        left = f", about {seconds * (1 - share) / share:.0f} s left" if share > 0.01 else ""
+        return f"{self._tasks()}, {share:.0%}, {text}{left}"
 
     def phase_done(self) -> None:
         if self._bar is not None:

@@ -6,7 +6,7 @@ import inspect
 from typing import Any
 
 from dataselect.stages import KINDS, registry
-from dataselect.stages.base import Stage
+from dataselect.stages.base import SelectStage, Stage
 
 _SHARED = {"optional"}
 
@@ -31,7 +31,9 @@ def _describe(use: str, cls: type[Stage]) -> dict[str, Any]:
     kind = next(kind for kind in KINDS if issubclass(cls, kind))
     adds = [p["default"] for p in parameters if p["name"] == "as"]
     names = [p["name"] for p in parameters]
-    reads = "text" if cls.reads_text else "the column named by `by`" if "by" in names else "columns"
+    reads = "text"
+    if issubclass(cls, SelectStage):
+        reads = "the column named by `by`" if "by" in names else "columns"
     return {
         "use": use,
         "kind": kind.__name__,

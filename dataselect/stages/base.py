@@ -87,7 +87,6 @@ class Stage(BaseModel):
     """Bump when the output for the same input changes."""
     decide_fields: ClassVar[frozenset[str]] = frozenset()
     """Parameters that `keep` alone reads: changing one recomputes no column."""
-    reads_text: ClassVar[bool] = True
 
     optional: bool = Field(
         False, description="leave the stage out, and say so, where a file it needs is missing"
@@ -119,7 +118,7 @@ class Stage(BaseModel):
         return None
 
     def columns(self, texts: Texts, model: Model) -> Columns:
-        """Columns of these documents, each of length len(texts)."""
+        """Columns of these documents: those of `output_columns`, each of length len(texts)."""
         return {}
 
     def keep(self, columns: Columns) -> Rules:
@@ -210,7 +209,6 @@ class PoolBatch:
 class SelectStage(Stage):
     """Keeps rows by comparing a rank key, an integer, with a threshold found over the whole pool."""
 
-    reads_text: ClassVar[bool] = False
     fit: str = Field(
         "exact", description="exact, frozen (the threshold of the last published run), or a path"
     )
