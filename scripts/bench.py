@@ -268,20 +268,22 @@ def run_rounds(
     corpus: Corpus,
     n_rounds: int,
     scratch: Path,
-) -> Runs:
-    """Every case once a round. The order is the same in each: no case follows another by chance."""
+) -> Iterator[Runs]:
+    """Every case once a round, in the same order; yields after each round what there is so far."""
     runs = Runs(usages={case.name: [] for case in cases})
     for number in range(1, n_rounds + 1):
+        this_round: dict[str, dict[str, Usage]] = {}
         for case in cases:
-            usages = {}
+            usages = this_round[case.name] = {}
             for size in SIZES:
                 usages[size], runs.seconds[case.name] = run_case(case, size, corpus, scratch)
-            runs.usages[case.name].append(usages)
             shown = ", ".join(f"{size} {usages[size].cpu_s:.2f} s CPU" for size in SIZES)
             print(f"round {number}/{n_rounds}  {case.name}: {shown}", file=sys.stderr, flush=True)
         if kernels:
             runs.kernels.append(kernels())
-    return runs
+        for name, usages in this_round.items():  # only now: all cases have the same rounds
+            runs.usages[name].append(usages)
+        yield runs
 
 
 # ---------------------------------------------------------------- figures
@@ -499,8 +501,8 @@ def chosen(cases: Sequence[Case], words: str | None) -> list[Case]:
     return found or sys.exit(f"--cases {words}: none of {', '.join(case.name for case in cases)}")
 
 
-def bench(options: argparse.Namespace) -> dict[str, Any]:
-    """Corpora, warm-up, rounds, figures."""
+def bench(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Corpora, warm-up, rounds; yields the figures of all rounds so far after each."""
     make_sample()
     options.out.mkdir(parents=True, exist_ok=True)
     corpus = make_corpus(options.corpus, options.out.resolve() / "corpus", options.mb, options.field)
@@ -514,7 +516,13 @@ def bench(options: argparse.Namespace) -> dict[str, Any]:
         texts = kernel_texts(options.corpus, options.field, corpus)
         kernels = partial(run_kernels, texts, options.kernel_mb, model, one, scratch)
         warm_up(cases, corpus, scratch)
-        runs = run_rounds(cases, kernels if options.kernel_mb else None, corpus, options.rounds, scratch)
+        measured = kernels if options.kernel_mb else None
+        for runs in run_rounds(cases, measured, corpus, options.rounds, scratch):
+            yield figures(options, corpus, notes, runs)
+
+
+def figures(options: argparse.Namespace, corpus: Corpus, notes: list[str], runs: Runs) -> dict[str, Any]:
+    """What --json writes."""
     return {
         "machine": machine(),
         "versions": versions(),
@@ -536,10 +544,14 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds: the running command and scratch go too
     if not sys.platform.startswith("linux"):
         sys.exit("bench.py needs Linux: it pins processes to a core and collects those a run leaves")
-    result = bench(options)
-    print(render(result))
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
+    result = None
+    try:
+        for result in bench(options):
+            if options.json:
+                options.json.write_text(json.dumps(result, indent=1) + "\n")
+    finally:  # a run that fails or is stopped still shows its whole rounds
+        if result:
+            print(render(result))
 
 
 if __name__ == "__main__":
