@@ -62,19 +62,24 @@ def run(
     ] = None,
     rehash: RehashOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="no progress")] = False,
+    with_profile: Annotated[
+        bool, typer.Option("--profile", help="show where the time went, by phase and part")
+    ] = False,
 ) -> None:
     """Run a recipe: read, filter, dedup, score, select, write. Does only what changed since the last run."""
     if dry_run:
         plan(recipe, sets, as_json, rehash)
         return
     from dataselect import runner
-    from dataselect.report import funnel
+    from dataselect.report import funnel, profile
     from dataselect.report.progress import Progress
 
     share = None if sample is None else _share(sample)
     listener = Progress(quiet=quiet)
     report = runner.run(recipe, workers=workers, sets=sets, sample=share, rehash=rehash, listener=listener)
     _print(report, as_json, funnel.render)
+    if with_profile:
+        print(profile.render(report), file=sys.stderr if as_json else sys.stdout)
 
 
 @app.command()

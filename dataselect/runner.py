@@ -53,7 +53,8 @@ class Figures(Listener):
     started: float = field(default_factory=time.perf_counter)
 
     def phase(self, name: str, n_tasks: int, n_run: int, n_bytes: int) -> None:
-        self.phases.append({"phase": name, "tasks": n_tasks, "run": n_run, "started": time.perf_counter()})
+        started = time.perf_counter()
+        self.phases.append({"phase": name, "tasks": n_tasks, "run": n_run, "seconds": {}, "started": started})
         self.inner.phase(name, n_tasks, n_run, n_bytes)
 
     def progress(self, n_docs: int, n_bytes: int) -> None:
@@ -61,16 +62,14 @@ class Figures(Listener):
 
     def task_done(self, name: str, n_bytes: int, figures: Mapping[str, Any]) -> None:
         self.workers_max_rss_bytes = max(self.workers_max_rss_bytes, figures.get("max_rss_bytes", 0))
-        phase = self.phases[-1]["phase"].split()
-        if phase[0] in ("dedup", "fit", "select"):
-            self._add(phase[1], figures.get("wall_s", 0.0))
-        else:
-            for part, seconds in figures.get("seconds", {}).items():
-                self._add(part, seconds)
+        seconds = figures.get("seconds", {})
+        phase = self.phases[-1]
+        phase["seconds"] = add_ledgers(phase["seconds"], seconds)
+        kind, _, stage = phase["phase"].partition(" ")
+        if kind in ("dedup", "fit", "select"):
+            seconds = {stage.split()[0]: sum(seconds.values())}
+        self.seconds = add_ledgers(self.seconds, seconds)
         self.inner.task_done(name, n_bytes, figures)
-
-    def _add(self, part: str, seconds: float) -> None:
-        self.seconds[part] = self.seconds.get(part, 0.0) + seconds
 
     def phase_done(self) -> None:
         phase = self.phases[-1]

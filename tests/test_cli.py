@@ -187,6 +187,18 @@ def test_a_run_prints_the_funnel_and_its_json_has_the_same_figures(cli, here):
     assert live_text(here) == rows(20)
 
 
+def test_a_profile_accounts_for_every_second_of_the_workers(cli, here):
+    result = cli("run", here / "r.yaml", "--workers", "1", "--quiet", "--profile", "--json")
+    report = json.loads(result.out)
+    seconds = {phase["phase"]: phase["seconds"] for phase in report["phases"] if phase["seconds"]}
+    assert {"read", "parse", "0:length_filter", "commit"} <= set(seconds["read 1"])
+    assert {"read", "resolve", "decisions", "write", "commit"} == set(seconds["write"])
+    busy_s = sum(sum(parts.values()) for parts in seconds.values())
+    assert sum(report["seconds"].values()) == pytest.approx(busy_s, abs=0.01)
+    assert re.search(r"^workers: [\d.]+ s of 1 x ", result.err, re.MULTILINE)
+    assert re.search(r"^read 1 +0:length_filter +[\d.]+ +[\d.]+%$", result.err, re.MULTILINE)
+
+
 def test_a_coordinator_stays_small(here):
     code = "import sys, dataselect; print(dataselect.run(*sys.argv[1:])['max_rss_bytes']['coordinator'])"
     command = [sys.executable, "-c", code, str(here / "r.yaml")]

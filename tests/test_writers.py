@@ -19,7 +19,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataselect.io import writers
-from dataselect.io.writers import HashingFile, LineWriter, TableWriter, json_line, spliced
+from dataselect.io.lines import LineBlock
+from dataselect.io.writers import (
+    HashingFile,
+    LineWriter,
+    TableWriter,
+    copied_lines,
+    extended_lines,
+    json_line,
+    line_ending,
+)
 
 CODECS = ["none", "gzip", "zstd"]
 
@@ -29,7 +38,7 @@ def written(chunks, codec):
     out = HashingFile(file)
     writer = LineWriter(out, codec)
     for chunk in chunks:
-        writer.write(chunk)
+        writer.write(np.frombuffer(chunk, np.uint8))
     writer.close()
     assert out.n_bytes == len(file.getvalue())
     return file.getvalue()
@@ -158,31 +167,51 @@ NASTY_LINES = [
 FIELDS = {"score": 0.1, "n": 3, "none": None, 'say "hi"': "ü\n", "flag": True}
 
 
-@pytest.mark.parametrize("line", NASTY_LINES)
-def test_splicing_adds_fields_and_leaves_every_other_byte(line):
-    new = spliced(line, FIELDS)
+def block_of(lines, end=b"\n"):
+    data = b"\n".join(lines) + end
+    stops = np.cumsum([len(line) + 1 for line in lines]) - 1
+    starts = stops - [len(line) for line in lines]
+    n = len(lines)
+    return LineBlock(0, 0, np.frombuffer(data, np.uint8), starts, stops, n, 0, len(data))
+
+
+def extended(line, fields):
+    data, n_rows = extended_lines(block_of([line]), np.ones(1, bool), [line_ending(fields)], np.zeros(1, int))
+    assert n_rows == 1
+    return data.tobytes()
+
+
+@pytest.mark.parametrize("line", [line for line in NASTY_LINES if json.loads(line)])
+def test_added_fields_leave_every_other_byte(line):
+    new = extended(line, FIELDS)
     assert json.loads(new) == json.loads(line) | FIELDS
-    body, tail = line.rstrip(), line[len(line.rstrip()) :]
-    inner = body[:-1].rstrip()
-    assert new.startswith(inner)
-    assert new.endswith(b"}" + tail)
+    body, white_space = line.rstrip(), line[len(line.rstrip()) :]
+    assert new.startswith(body[:-1])
+    assert new.endswith(b"}" + white_space + b"\n")
     assert list(json.loads(new))[-len(FIELDS) :] == list(FIELDS)
 
 
-@pytest.mark.parametrize("line", NASTY_LINES)
-def test_splicing_nothing_changes_no_value(line):
-    assert json.loads(spliced(line, {})) == json.loads(line)
+@pytest.mark.parametrize("end", [b"\n", b""])
+def test_chosen_lines_are_copied_with_newlines_or_with_their_own_ending(end):
+    lines = [b'{"a":1}', b'{"a":2}\r', b'{"a":3} ', b'{"a":4}']
+    block, mask = block_of(lines, end), np.array([True, True, False, True])
+    data, n_rows = copied_lines(block, mask)
+    assert (data.tobytes(), n_rows) == (b'{"a":1}\n{"a":2}\r\n{"a":4}\n', 3)
+    endings = [line_ending({"x": k}) for k in range(2)]
+    data, n_rows = extended_lines(block, mask, endings, np.array([1, 1, 0]))
+    assert (data.tobytes(), n_rows) == (b'{"a":1,"x":1}\n{"a":2,"x":1}\r\n{"a":4,"x":0}\n', 3)
+    assert copied_lines(block, np.zeros(4, bool))[0].tobytes() == b""
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_numbers_that_json_lacks_become_null(value):
-    assert json.loads(spliced(b'{"a":1}', {"x": value})) == {"a": 1, "x": None}
+    assert json.loads(extended(b'{"a":1}', {"x": value})) == {"a": 1, "x": None}
     assert json.loads(json_line({"x": [value]})) == {"x": [None]}
 
 
 def test_a_float_is_written_so_that_it_reads_back_the_same():
     for value in (0.1, 1e-300, 2.0**53 + 2, np.pi, float(np.float32(0.1))):
-        assert json.loads(spliced(b"{}", {"x": value}))["x"] == value
+        assert json.loads(extended(b'{"a":1}', {"x": value}))["x"] == value
 
 
 def test_a_row_of_a_table_becomes_one_line_of_json():

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import resource
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from dataselect.core.clock import Clock
 from dataselect.core.errors import DataselectError
 from dataselect.io.bundle import Bundle, BundleWriter
 from dataselect.io.reader import ReadSpec
@@ -102,24 +101,10 @@ class Context:
         return self.bundle(name).digest
 
 
-class Clock:
-    """Seconds by part of a task, and the process's peak memory."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._last = time.perf_counter()
-        self._started = self._last
-
-    def lap(self, part: str) -> None:
-        """Book the time since the last lap on `part`."""
-        now = time.perf_counter()
-        self.seconds[part] = self.seconds.get(part, 0.0) + now - self._last
-        self._last = now
-
-    def figures(self) -> dict[str, Any]:
-        """For the task's result; never part of an artifact."""
-        wall = time.perf_counter() - self._started
-        return {"seconds": self.seconds, "wall_s": wall, "max_rss_bytes": max_rss_bytes(), "pid": os.getpid()}
+def figures(clock: Clock) -> dict[str, Any]:
+    """Of a task that has committed its artifact, for its result; never part of an artifact."""
+    clock.lap("commit")
+    return {"seconds": clock.seconds, "max_rss_bytes": max_rss_bytes()}
 
 
 def max_rss_bytes() -> int:

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from dataselect.core.clock import Clock
 from dataselect.core.errors import BadShard
 from dataselect.core.keys import ALL_ROWS, column_name, identity_name
 from dataselect.core.pieces import Piece
@@ -27,7 +28,7 @@ from dataselect.engine.columns import (
     empty_texts,
     unpack,
 )
-from dataselect.engine.job import Clock, Context
+from dataselect.engine.job import Context, figures
 from dataselect.io.batch import TextBatch
 from dataselect.io.reader import iter_piece
 from dataselect.stages.base import DedupStage, FittedStage, Stage, Texts
@@ -107,8 +108,7 @@ class _PieceReader:
             self._segments.append(self._stored_segment(known[skip]))
             skip += 1
         writer: _SegmentWriter | None = None
-        for batch in iter_piece(self._call.piece, self._context.job.read, skip):
-            self._clock.lap("read")
+        for batch in iter_piece(self._call.piece, self._context.job.read, skip, clock=self._clock):
             writer = writer or self._open_segment(len(self._segments))
             writer.add(batch)
             self._count(batch)
@@ -122,7 +122,7 @@ class _PieceReader:
         result = {"segments": self._segments, "n_docs": self._n_docs, "n_text_bytes": self._n_text_bytes}
         if not self._call.complete:
             self._remember(complete=True)
-        return result | self._clock.figures()
+        return result | figures(self._clock)
 
     def _missing(self, index: int) -> set[int]:
         names = artifact_names(self._call.calls, self._call.segments[index])
@@ -284,7 +284,7 @@ def identify_piece(context: Context, call: IdentifyCall) -> dict[str, Any]:
     clock = Clock()
     segments = []
     try:
-        for batch in iter_piece(call.piece, context.job.read, parse=False):
+        for batch in iter_piece(call.piece, context.job.read, parse=False, clock=clock):
             context.report(0, batch.n_bytes_read)
             end = batch.segment_end
             if end is not None:
@@ -294,4 +294,4 @@ def identify_piece(context: Context, call: IdentifyCall) -> dict[str, Any]:
             raise
         return {"bad": str(error)}
     remember_identity(context, call.piece, segments, complete=True)
-    return {"segments": segments} | clock.figures()
+    return {"segments": segments} | figures(clock)

@@ -13,8 +13,9 @@ from typing import Any, cast
 import numpy as np
 import pyarrow as pa
 
+from dataselect.core.clock import Clock
 from dataselect.engine.columns import INDEX_BITS, pack, unpack
-from dataselect.engine.job import Clock, Context
+from dataselect.engine.job import Context, figures
 from dataselect.engine.resolve import SegmentRefs, pool_batch, resolve
 from dataselect.io.bundle import BundleWriter
 from dataselect.stages.base import FittedStage, Pool, PoolBatch, SelectStage, Stage
@@ -34,7 +35,8 @@ def prepare_stage(context: Context, call: PrepareCall) -> Figures:
     """Make the arrays that a stage needs from its files."""
     clock = Clock()
     arrays = context.stages[call.stage].prepare() or {}
-    return {"digest": context.commit(call.artifact, lambda w: _add_arrays(w, arrays))} | clock.figures()
+    clock.lap("prepare")
+    return {"digest": context.commit(call.artifact, lambda w: _add_arrays(w, arrays))} | figures(clock)
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,10 @@ def mask_rows(context: Context, call: MaskCall) -> Figures:
             alive = resolve(context, refs, call.stage).alive
             writer.add_array(f"alive/{number}", pack(alive))
             n_alive.append(int(alive.sum()))
+        clock.lap("resolve")
         return {"n_alive": n_alive}
 
-    return {"digest": context.commit(call.artifact, fill)} | clock.figures()
+    return {"digest": context.commit(call.artifact, fill)} | figures(clock)
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ def group_keys(context: Context, call: GroupCall) -> Figures:
         writer.add_array("right", pairs[:, 1])
         return {"n_groups": len(starts), "largest_group": int(size.max(initial=0))}
 
-    return {"digest": context.commit(call.artifact, fill)} | clock.figures()
+    return {"digest": context.commit(call.artifact, fill)} | figures(clock)
 
 
 def _partition(context: Context, call: GroupCall) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
@@ -172,7 +175,7 @@ def join_groups(context: Context, call: JoinCall) -> Figures:
             writer.add_table(f"dups/{number}", names.table(dropped, roots[dropped]))
         return {}
 
-    return {"digest": context.commit(call.artifact, fill)} | clock.figures()
+    return {"digest": context.commit(call.artifact, fill)} | figures(clock)
 
 
 class _DocNames:
@@ -244,12 +247,13 @@ def fit_stage(context: Context, call: FitCall) -> Figures:
                 yield table.filter(pa.array(mask[table["row"].to_numpy()]))
 
     arrays = stage.fit_model(context.model(call.prepared), samples())
+    clock.lap("fit")
 
     def fill(writer: BundleWriter) -> dict[str, Any]:
         _add_arrays(writer, arrays)
         return model_meta(stage)
 
-    return {"digest": context.commit(call.artifact, fill)} | clock.figures()
+    return {"digest": context.commit(call.artifact, fill)} | figures(clock)
 
 
 def model_meta(stage: Stage) -> dict[str, Any]:
@@ -288,7 +292,7 @@ def select_rows(context: Context, call: SelectCall) -> Figures:
             writer.add_array(f"keep/{number}", pack(kept))
         return _add_arrays(writer, model)
 
-    return {"digest": context.commit(call.artifact, fill)} | clock.figures()
+    return {"digest": context.commit(call.artifact, fill)} | figures(clock)
 
 
 class _ArtifactPool(Pool):

@@ -13,9 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dataselect.core.clock import Clock
 from dataselect.core.keys import artifact_name
 from dataselect.core.pieces import SUFFIXES, Piece
-from dataselect.engine.job import Clock, Context
+from dataselect.engine.job import Context, figures
 from dataselect.engine.resolve import (
     KEPT,
     QUARANTINED,
@@ -30,7 +31,17 @@ from dataselect.io.jsonl import parse_blocks
 from dataselect.io.lines import LineBlock
 from dataselect.io.parquet import compression_of, iter_parquet_tables
 from dataselect.io.reader import ShardSource, piece_lines
-from dataselect.io.writers import HashingFile, LineWriter, TableWriter, json_line, spliced
+from dataselect.io.writers import (
+    FAST_ZSTD_LEVEL,
+    ZSTD_LEVEL,
+    HashingFile,
+    LineWriter,
+    TableWriter,
+    copied_lines,
+    extended_lines,
+    json_line,
+    line_ending,
+)
 from dataselect.stages.base import SelectStage
 
 DROPPED_BY, REASON = "_dropped_by", "_reason"
@@ -73,7 +84,7 @@ def write_piece(context: Context, call: WriteCall) -> dict[str, Any]:
         "files": {},
     }
     if call.generation is not None:
-        writer = _PieceWriter(context, call, resolved)
+        writer = _PieceWriter(context, call, resolved, clock)
         record["files"]["decisions"] = writer.write_decisions()
         clock.lap("decisions")
         record["files"] |= writer.write_rows()
@@ -81,7 +92,7 @@ def write_piece(context: Context, call: WriteCall) -> dict[str, Any]:
         record["generation"] = call.generation
         with context.work.commit(record_name(call.record)) as file:
             file.write(json.dumps(record).encode())
-    return {"record": record} | clock.figures()
+    return {"record": record} | figures(clock)
 
 
 def _ledger(context: Context, call: WriteCall, resolved: list[Resolution]) -> dict[str, Any]:
@@ -129,8 +140,8 @@ def _row_digest(context: Context, call: WriteCall, resolved: list[Resolution]) -
 
 
 class _PieceWriter:
-    def __init__(self, context: Context, call: WriteCall, resolved: list[Resolution]) -> None:
-        self._context, self._call, self._resolved = context, call, resolved
+    def __init__(self, context: Context, call: WriteCall, resolved: list[Resolution], clock: Clock) -> None:
+        self._context, self._call, self._resolved, self._clock = context, call, resolved, clock
         self.output_store = context.output
         self._output = context.job.output
         self._piece = call.piece
@@ -272,25 +283,19 @@ class _PieceWriter:
         return f"{self._call.generation}/{kind}/{stem}{suffix}"
 
     def _pass_lines(self, outputs: dict[str, _RowFile]) -> None:
-        for block in piece_lines(self._piece, self._context.job.read):
+        for block in self._clock.laps("read", piece_lines(self._piece, self._context.job.read)):
             self._context.report(block.n_rows, block.n_bytes)
             segment, rows = block.segment, np.arange(block.first_row, block.first_row + block.n_rows)
-            if block.too_long_bytes is not None:
+            if not len(block.data):  # a segment's end, or a row that is too long
                 continue
             ended = self._resolved[segment].ended[rows]
             self._put_kept_lines(outputs["shards"], segment, rows[ended == KEPT], block, ended == KEPT)
             if "dropped" in outputs:
                 dropped = ended >= 0
                 endings, codes = self._drop_endings[segment]
-                lines = (block.data[s:e].tobytes().rstrip()[:-1] for s, e in _spans(block, dropped))
-                parts = [
-                    line + endings[code]
-                    for line, code in zip(lines, codes[rows[dropped]].tolist(), strict=True)
-                ]
-                outputs["dropped"].lines(b"".join(parts), len(parts))
-            bad = ended == QUARANTINED
-            for start, end in _spans(block, bad):
-                outputs["quarantine"].lines(block.data[start:end].tobytes() + b"\n", 1)
+                outputs["dropped"].lines(*extended_lines(block, dropped, endings, codes[rows[dropped]]))
+            outputs["quarantine"].lines(*copied_lines(block, ended == QUARANTINED))
+            self._clock.lap("write")
 
     def _put_kept_lines(
         self, out: _RowFile, segment: int, rows: np.ndarray, block: LineBlock, kept: np.ndarray
@@ -304,11 +309,10 @@ class _PieceWriter:
             return
         added = self._added(segment, rows)
         if added is None:
-            out.lines(_joined(block, kept), len(rows))
-            return
-        fields = added.to_pylist()
-        for (start, end), values in zip(_spans(block, kept), fields, strict=True):
-            out.lines(spliced(block.data[start:end].tobytes(), values) + b"\n", 1)
+            out.lines(*copied_lines(block, kept))
+        else:
+            endings = [line_ending(values) for values in added.to_pylist()]
+            out.lines(*extended_lines(block, kept, endings, np.arange(len(rows))))
 
     def _added(self, segment: int, rows: np.ndarray) -> pa.Table | None:
         """The score columns that the recipe adds to kept rows."""
@@ -340,10 +344,7 @@ class _PieceWriter:
             pairs = pc.binary_join_element_wise(stages, reasons.fill_null(""), "\0").dictionary_encode()
             names = _stage_names(self._context)
             fields = [pair.split("\0", 1) for pair in pairs.dictionary.to_pylist()]
-            endings = [
-                spliced(b"{_}", {DROPPED_BY: names[int(i)], REASON: reason})[2:] + b"\n"
-                for i, reason in fields
-            ]
+            endings = [line_ending({DROPPED_BY: names[int(i)], REASON: reason}) for i, reason in fields]
             out.append((endings, pairs.indices.to_numpy()))
         return out
 
@@ -381,9 +382,8 @@ class _PieceWriter:
         sizes = [self._text_sizes(refs) for refs in self._call.segments]
         for output in outputs.values():
             output.compression = compression_of(source)
-        for segment, first_row, table in self._segment_tables(
-            iter_parquet_tables(source, self._piece.row_groups)
-        ):
+        tables = self._clock.laps("read", iter_parquet_tables(source, self._piece.row_groups))
+        for segment, first_row, table in self._segment_tables(tables):
             self._context.report(len(table), table.nbytes)
             rows, n_bytes = np.arange(first_row, first_row + len(table)), sizes[segment]
             ended = self._resolved[segment].ended[rows]
@@ -402,6 +402,7 @@ class _PieceWriter:
                 outputs["dropped"].table(taken, n_bytes[rows[dropped]])
             bad = ended == QUARANTINED
             outputs["quarantine"].table(table.filter(pa.array(bad)), n_bytes[rows[bad]])
+            self._clock.lap("write")
 
     def _text_sizes(self, refs: SegmentRefs) -> np.ndarray:
         base = self._context.bundle(refs.base)
@@ -428,15 +429,15 @@ class _PieceWriter:
         if out.suffix == ".parquet":
             out.table(table, n_bytes[rows])
         else:
-            for row in table.to_pylist():
-                out.lines(json_line(row), 1)
+            lines = b"".join(json_line(row) for row in table.to_pylist())
+            out.lines(np.frombuffer(lines, np.uint8), len(table))
 
 
 class _RowFile:
     """One output file of a piece, made when its first row comes."""
 
     def __init__(self, owner: _PieceWriter, stack: ExitStack, kind: str, suffix: str) -> None:
-        self._owner, self._stack = owner, stack
+        self._owner, self._stack, self._kind = owner, stack, kind
         self._name = owner.path(kind, suffix)
         self.suffix = suffix
         self.compression = "zstd"
@@ -449,10 +450,13 @@ class _RowFile:
             self._out = HashingFile(self._stack.enter_context(self._owner.output_store.commit(self._name)))
         return self._out
 
-    def lines(self, data: bytes, n_rows: int) -> None:
-        """Whole lines with their newlines."""
+    def lines(self, data: np.ndarray, n_rows: int) -> None:
+        """Whole lines with their newlines, uint8[n_bytes]."""
+        if not n_rows:
+            return
         if self._writer is None:
-            self._writer = LineWriter(self._file(), SUFFIXES[self.suffix][1])
+            level = FAST_ZSTD_LEVEL if self._kind == "dropped" else ZSTD_LEVEL
+            self._writer = LineWriter(self._file(), SUFFIXES[self.suffix][1], level)
         cast("LineWriter", self._writer).write(data)
         self.n_rows += n_rows
 
@@ -510,18 +514,3 @@ def _stage_names(context: Context) -> list[str]:
 
 def _spans(block: LineBlock, mask: np.ndarray) -> Iterator[tuple[int, int]]:
     return zip(block.starts[mask].tolist(), block.ends[mask].tolist(), strict=True)
-
-
-def _joined(block: LineBlock, kept: np.ndarray) -> bytes:
-    """Kept lines with their newlines; neighbours are copied in one go."""
-    index = np.flatnonzero(kept)
-    next_start = np.append(block.starts[1:], -1)
-    breaks = (np.diff(index) != 1) | (block.ends[index[:-1]] + 1 != next_start[index[:-1]])
-    first = index[np.concatenate([[True], breaks])]
-    last = index[np.concatenate([breaks, [True]])]
-    parts = []
-    for start, end in zip(block.starts[first].tolist(), block.ends[last].tolist(), strict=True):
-        parts.append(block.data[start : end + 1].tobytes())
-        if end == len(block.data):
-            parts.append(b"\n")
-    return b"".join(parts)

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dataselect.core.clock import Clock
 from dataselect.core.errors import BadModel, BadShard
 from dataselect.core.fingerprint import fingerprint
 from dataselect.core.pieces import SUFFIXES, Piece, Shard, suffix_of, usual_text_bytes
@@ -65,24 +66,32 @@ class ShardSource:
 
 
 def iter_piece(
-    piece: Piece, spec: ReadSpec, skip_segments: int = 0, *, parse: bool = True
+    piece: Piece,
+    spec: ReadSpec,
+    skip_segments: int = 0,
+    *,
+    parse: bool = True,
+    clock: Clock | None = None,
 ) -> Iterator[TextBatch]:
     """All batches of a piece in row order; rows of a group run on through its shards.
 
     The last batch of a segment carries its digest. skip_segments: leading segments that are decompressed
-    and left out; parse=False: batches without texts, for digests and row counts alone. BadShard where a
-    shard can't be read to its end.
+    and left out; parse=False: batches without texts, for digests and row counts alone. `clock` gets "read"
+    (what comes from the store, decompressed, digested and cut into lines; Parquet: decoded) and "parse".
+    BadShard where a shard can't be read to its end.
     """
     text = TextSpec.of(spec.text)
+    clock = clock or Clock()
     if piece.format == "parquet":
-        yield from _iter_parquet_segments(piece, text, spec, skip_segments, parse)
+        yield from clock.laps("read", _iter_parquet_segments(piece, text, spec, skip_segments, parse))
         return
-    blocks = piece_lines(piece, spec)
+    blocks = clock.laps("read", piece_lines(piece, spec))
     if not parse:
         for block in blocks:
             yield _unparsed(block.segment, block.first_row, block.n_rows, block.n_bytes, block.segment_end)
         return
-    for batch in parse_blocks((block for block in blocks if block.segment >= skip_segments), text, spec.id):
+    wanted = (block for block in blocks if block.segment >= skip_segments)
+    for batch in clock.laps("parse", parse_blocks(wanted, text, spec.id)):
         yield from _sliced(batch, spec.batch_rows)
 
 

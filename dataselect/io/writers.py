@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import zlib
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, BinaryIO
 
@@ -14,10 +15,15 @@ import pyarrow.parquet as pq
 import xxhash
 import zstandard
 
+from dataselect.io.lines import LineBlock
+
 _BUFFER_BYTES = 1 << 20
 _ROW_GROUP_BYTES = 32 << 20
 _ROW_GROUP_ROWS = 1 << 16
 ZSTD_LEVEL = 3
+FAST_ZSTD_LEVEL = 1
+"""For rows that are written to be looked at: 1.9 times as fast as level 3, and 10 % larger."""
+_CLOSE = ord("}")
 _GZIP_LEVEL = 6
 _GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"  # no name, time 0, unknown system
 
@@ -52,28 +58,33 @@ class HashingFile:
 class LineWriter:
     """Bytes to a plain, gzip or zstd file in buffers of a fixed size (compressors see the same chunks)."""
 
-    def __init__(self, file: Any, codec: str) -> None:
+    def __init__(self, file: Any, codec: str, level: int = ZSTD_LEVEL) -> None:
+        """`level` is zstd's."""
         self._file, self._codec = file, codec
-        self._buffer = bytearray()
+        self._buffer = np.empty(_BUFFER_BYTES, np.uint8)
+        self._n_held = 0
         self._crc = self._n_bytes = 0
         if codec == "zstd":
-            self._zstd = zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_checksum=True).compressobj()
+            self._zstd = zstandard.ZstdCompressor(level=level, write_checksum=True).compressobj()
         elif codec == "gzip":
             self._deflate = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
             file.write(_GZIP_HEADER)
 
-    def write(self, data: Any) -> None:
-        """Append bytes."""
-        self._buffer += data
-        if len(self._buffer) >= _BUFFER_BYTES:
-            end = len(self._buffer) // _BUFFER_BYTES * _BUFFER_BYTES
-            view = memoryview(self._buffer)
-            for start in range(0, end, _BUFFER_BYTES):
-                self._put(bytes(view[start : start + _BUFFER_BYTES]))
-            view.release()
-            del self._buffer[:end]
+    def write(self, data: np.ndarray) -> None:
+        """Append uint8[n]."""
+        while len(data):
+            n = min(len(data), _BUFFER_BYTES - self._n_held)
+            if n == _BUFFER_BYTES:
+                self._put(data[:n].data)
+            else:
+                self._buffer[self._n_held : self._n_held + n] = data[:n]
+                self._n_held += n
+                if self._n_held == _BUFFER_BYTES:
+                    self._put(self._buffer.data)
+                    self._n_held = 0
+            data = data[n:]
 
-    def _put(self, data: bytes) -> None:
+    def _put(self, data: memoryview) -> None:
         if self._codec == "zstd":
             self._file.write(self._zstd.compress(data))
         elif self._codec == "gzip":
@@ -85,7 +96,7 @@ class LineWriter:
 
     def close(self) -> None:
         """Write what is buffered and the end of the stream."""
-        self._put(bytes(self._buffer))
+        self._put(self._buffer[: self._n_held].data)
         if self._codec == "zstd":
             self._file.write(self._zstd.flush())
         elif self._codec == "gzip":
@@ -140,18 +151,46 @@ class TableWriter:
         self._writer.close()
 
 
-def spliced(line: bytes, fields: dict[str, Any]) -> bytes:
-    """A JSON object's line with fields added before its closing brace; all other bytes stay.
+def copied_lines(block: LineBlock, mask: np.ndarray) -> tuple[np.ndarray, int]:
+    """The rows of the block where bool[n_rows] `mask` is True, each with its newline: (uint8[], n_rows)."""
+    starts, stops = block.starts[mask], block.ends[mask]
+    return _gathered(block.data, starts, stops, [b"\n"], np.zeros(len(starts), np.int32)), len(starts)
 
-    Floats that JSON lacks (NaN, infinities) become null.
+
+def extended_lines(
+    block: LineBlock, mask: np.ndarray, endings: Sequence[bytes], ending_of_row: np.ndarray
+) -> tuple[np.ndarray, int]:
+    """As `copied_lines`, with fields added to every row; its other bytes stay.
+
+    Rows are JSON objects that are not empty. endings: made by `line_ending`; ending_of_row int[]: which of
+    them each of the chosen rows gets.
     """
-    body = line.rstrip()
-    tail = line[len(body) :]
-    added = b"".join(b"," + _json(name) + b":" + _json(value) for name, value in fields.items())
-    inner = body[:-1].rstrip()
-    if inner.endswith(b"{"):
-        added = added[1:]
-    return inner + added + b"}" + tail
+    starts, stops = block.starts[mask], block.ends[mask] - 1
+    endings, ending_of_row = list(endings), ending_of_row.astype(np.int32)
+    for i in np.flatnonzero(block.data[stops] != _CLOSE).tolist():
+        line = block.data[starts[i] : stops[i] + 1].tobytes()
+        stops[i] = starts[i] + line.rindex(b"}")
+        white_space = line[stops[i] - starts[i] + 1 :]
+        endings.append(endings[ending_of_row[i]][:-1] + white_space + b"\n")
+        ending_of_row[i] = len(endings) - 1
+    return _gathered(block.data, starts, stops, endings, ending_of_row), len(starts)
+
+
+def _gathered(
+    data: np.ndarray, starts: np.ndarray, stops: np.ndarray, tails: Sequence[bytes], tail_of_row: np.ndarray
+) -> np.ndarray:
+    from dataselect.kernels.rows import gather_rows
+
+    offsets = np.cumsum([0, *map(len, tails)])
+    n_bytes = (stops - starts).sum() + np.diff(offsets)[tail_of_row].sum()
+    out = np.empty(n_bytes, np.uint8)
+    gather_rows(data, starts, stops, np.frombuffer(b"".join(tails), np.uint8), offsets, tail_of_row, out)
+    return out
+
+
+def line_ending(fields: dict[str, Any]) -> bytes:
+    """What follows the last value of a JSON line to add fields to it; NaN and infinities become null."""
+    return b"".join(b"," + _json(name) + b":" + _json(value) for name, value in fields.items()) + b"}\n"
 
 
 def _json(value: Any) -> bytes:

@@ -74,6 +74,20 @@ def load_u32(typing_context: Any, data: Any, index: Any) -> Any:
 
 
 @intrinsic
+def copy_bytes(typing_context: Any, target: Any, to: Any, source: Any, start: Any, n_bytes: Any) -> Any:
+    """Copy n_bytes from byte `start` of a byte pointer to byte `to` of another; they must not overlap."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        into, to_index, out_of, from_index, count = arguments
+        byte = ir.IntType(8)
+        new, old = _address(builder, into, to_index, byte), _address(builder, out_of, from_index, byte)
+        cgutils.raw_memcpy(builder, new, old, count, 1)
+        return context.get_dummy_value()
+
+    return types.void(target, types.intp, source, types.intp, types.intp), codegen
+
+
+@intrinsic
 def range_mask(typing_context: Any, data: Any, index: Any, set_bits: Any, first: Any, width: Any) -> Any:
     """Bit i: whether byte c = data[index + i], i < 64, has ((c | set_bits) - first) mod 256 <= width.
 

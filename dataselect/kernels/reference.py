@@ -50,6 +50,24 @@ def count_words(offsets: np.ndarray, data: np.ndarray, out: np.ndarray) -> None:
         out[i] = len(document.split())  # bytes.split() knows ASCII white space only
 
 
+# rows.py
+
+
+def gather_rows(
+    data: np.ndarray,
+    starts: np.ndarray,
+    stops: np.ndarray,
+    tails: np.ndarray,
+    tail_offsets: np.ndarray,
+    tail_of_row: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    ends = documents(tail_offsets, tails)
+    rows = [data[start:stop].tobytes() for start, stop in zip(starts, stops, strict=True)]
+    joined = b"".join(row + ends[k] for row, k in zip(rows, tail_of_row, strict=True))
+    out[:] = np.frombuffer(joined, np.uint8)
+
+
 # hashing.py
 
 

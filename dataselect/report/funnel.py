@@ -10,7 +10,7 @@ def render(report: dict[str, Any]) -> str:
     """Lines for people; the same figures are in the report's JSON."""
     rows = [["stage", "docs in", "docs out", "kept", "MB in", "MB out", "words out", "seconds", "MB/s"]]
     rows += [_row(stage) for stage in report["funnel"]]
-    lines = [*_columns(rows), ""]
+    lines = [*table(rows), ""]
     lines += [f"  {rule}" for rule in _rules(report)]
     counts = report["rows"]
     kept = f"{counts['kept']:,} kept + {counts['dropped']:,} dropped + {counts['quarantined']:,} quarantined"
@@ -63,11 +63,12 @@ def _rules(report: dict[str, Any]) -> list[str]:
     return rules
 
 
-def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
+def table(rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
+    """Lines of aligned cells; the first `left` columns are flush left."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return [
         "  ".join(
-            cell.ljust(w) if i == 0 else cell.rjust(w)
+            cell.ljust(w) if i < left else cell.rjust(w)
             for i, (cell, w) in enumerate(zip(row, widths, strict=True))
         )
         for row in rows
