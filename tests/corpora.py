@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
 import contextlib
 import gzip
 import hashlib
 import json
+import lzma
 import os
 import subprocess
 import sys
@@ -136,6 +138,10 @@ def write_shard(path: Path, rows: Sequence[Doc]) -> None:
         parquet(path, rows)
     elif name.endswith(".gz"):
         path.write_bytes(gzip.compress(jsonl(rows), mtime=0))
+    elif name.endswith((".bz2", ".xz")):
+        half = len(rows) // 2  # two members, as `cat` makes them
+        compress = bz2.compress if name.endswith(".bz2") else lzma.compress
+        path.write_bytes(compress(jsonl(rows[:half])) + compress(jsonl(rows[half:])))
     elif name.endswith(".zst"):
         path.write_bytes(zstd(jsonl(rows)))
     else:
@@ -205,8 +211,9 @@ def live(output: Path) -> Path:
 def unpacked(path: Path) -> bytes:
     """A file's bytes, decompressed as its ending says."""
     data = path.read_bytes()
-    if path.suffix == ".gz":
-        return gzip.decompress(data)
+    if path.suffix in (".gz", ".bz2", ".xz"):
+        module = {".gz": gzip, ".bz2": bz2, ".xz": lzma}[path.suffix]
+        return bytes(module.decompress(data))
     if path.suffix == ".zst":
         with zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=True) as reader:
             return reader.read()

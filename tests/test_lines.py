@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import itertools
+import lzma
 import tracemalloc
 import zlib
 
@@ -44,6 +46,9 @@ def zstd(content, **options):
     return compressor.compress(content) + compressor.flush()
 
 
+COMPRESS = {"gzip": gzip.compress, "zstd": zstd, "bz2": bz2.compress, "xz": lzma.compress}
+
+
 def in_pieces(content, cuts, compress):
     edges = [0, *sorted(cut % (len(content) + 1) for cut in cuts), len(content)]
     return [compress(content[a:b]) for a, b in itertools.pairwise(edges)]
@@ -52,7 +57,7 @@ def in_pieces(content, cuts, compress):
 def compressed(content, codec, cuts=()):
     if codec == "none":
         return content
-    return b"".join(in_pieces(content, cuts, {"gzip": gzip.compress, "zstd": zstd}[codec]))
+    return b"".join(in_pieces(content, cuts, COMPRESS[codec]))
 
 
 def lines_of(content):
@@ -116,7 +121,7 @@ def rows_only(segments):
 @settings(max_examples=300, deadline=None)
 @given(
     contents,
-    st.sampled_from(["none", "gzip", "zstd"]),
+    st.sampled_from(["none", *COMPRESS]),
     st.lists(st.integers(0, 400), max_size=4),
     st.integers(16, 90),
     st.one_of(st.none(), st.integers(1, 120)),
@@ -199,7 +204,7 @@ def test_very_short_and_indented_lines_in_a_large_shard():
     assert (len(rows), n_blank) == (303_000, 1_000)
 
 
-@pytest.mark.parametrize("codec", ["gzip", "zstd"])
+@pytest.mark.parametrize("codec", COMPRESS)
 def test_truncation_is_found_wherever_the_stream_is_cut(codec):
     lines = b"".join(b'{"text": "%d"}\n' % (i * i) for i in range(300))
     whole = compressed(lines, codec, [1_000])
@@ -210,7 +215,7 @@ def test_truncation_is_found_wherever_the_stream_is_cut(codec):
                 read(Source(whole[:cut]), codec)
 
 
-@pytest.mark.parametrize("codec", ["gzip", "zstd"])
+@pytest.mark.parametrize("codec", COMPRESS)
 def test_corruption_and_garbage_are_found(codec):
     lines = bytes(np.random.default_rng(1).integers(97, 123, 5_000, np.uint8))
     whole = compressed(lines, codec)
@@ -226,11 +231,31 @@ def test_corruption_and_garbage_are_found(codec):
         read(Source(b'{"text": "not compressed at all"}\n'), codec)
 
 
-def test_gzip_may_be_padded_with_zeros_and_have_many_members():
-    members = [gzip.compress(b'{"text": "%d"}\n' % i) for i in range(50)]
+@pytest.mark.parametrize("codec", ["gzip", "bz2", "xz"])
+def test_a_file_may_be_padded_with_zeros_and_have_many_members(codec):
+    members = [COMPRESS[codec](b'{"text": "%d"}\n' % i) for i in range(50)]
     padded = b"".join(members) + b"\0" * 100_000
-    assert len(rows_only(read(Source(padded), "gzip"))) == 50
-    assert len(rows_only(read(Source((b"\0" * 512).join(members)), "gzip"))) == 50
+    assert len(rows_only(read(Source(padded), codec))) == 50
+    assert len(rows_only(read(Source((b"\0" * 512).join(members)), codec))) == 50
+
+
+@pytest.mark.parametrize("codec", COMPRESS)
+def test_an_empty_file_is_no_empty_member(codec):
+    with pytest.raises(BadShard, match=rf"part\.jsonl: is empty, truncated before its {codec} header"):
+        read(Source(b""), codec)
+    ((rows, _, _),) = read(Source(COMPRESS[codec](b"")), codec)
+    assert rows == []
+
+
+def test_xz_dictionary_of_128_mib_is_read_and_a_larger_one_refused():
+    for log, fits in ((27, True), (28, False)):
+        filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 1 << log}]
+        source = Source(lzma.compress(b"a\n", filters=filters))
+        if fits:
+            assert rows_only(read(source, "xz")) == [b"a"]
+        else:
+            with pytest.raises(BadShard, match=r"dictionary of more than 128 MiB.*xz -9"):
+                read(source, "xz")
 
 
 def test_zstd_window_of_128_mib_is_read_and_a_larger_one_refused():
@@ -245,7 +270,7 @@ def test_zstd_window_of_128_mib_is_read_and_a_larger_one_refused():
                 read(source, "zstd")
 
 
-@pytest.mark.parametrize("codec", ["none", "gzip", "zstd"])
+@pytest.mark.parametrize("codec", ["none", *COMPRESS])
 def test_a_shard_that_shrank_is_bad_and_one_that_grew_is_read_as_listed(codec):
     content = compressed(b"a\nb\n" * 1_000, codec)
     with pytest.raises(BadShard, match="truncated since it was listed"):
@@ -303,12 +328,14 @@ def test_a_huge_line_takes_a_row_number_and_no_memory():
     assert peak < 8 << 20
 
 
-@pytest.mark.parametrize("codec", ["gzip", "zstd"])
+@pytest.mark.parametrize("codec", COMPRESS)
 def test_a_decompression_bomb_is_streamed(codec):
     n_bytes = 128 << 20
     if codec == "gzip":
         deflate = zlib.compressobj(9, wbits=31)
         bomb = b"".join(deflate.compress(b" " * (1 << 20)) for _ in range(n_bytes >> 20)) + deflate.flush()
+    elif codec in ("bz2", "xz"):
+        bomb = COMPRESS[codec](b" " * (8 << 20)) * (n_bytes >> 23)
     else:
         compressor = zstandard.ZstdCompressor(1).compressobj()
         bomb = (

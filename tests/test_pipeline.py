@@ -354,7 +354,7 @@ def test_parquet_keeps_its_schema_its_metadata_and_its_values(run, project):
     )
 
 
-@pytest.mark.parametrize("form", ["jsonl", "jsonl.gz", "jsonl.zst"])
+@pytest.mark.parametrize("form", ["jsonl", "jsonl.gz", "jsonl.zst", "jsonl.bz2", "jsonl.xz"])
 def test_conversion_to_lines(run, docs, form):
     _, out = run([{"use": "length_filter", "min_chars": 100}], output={"format": form})
     files = [path.name for path in (corpora.live(out) / "shards").rglob("*") if path.is_file()]

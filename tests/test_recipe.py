@@ -142,7 +142,7 @@ ONE_LINE = {
     "unknown format": (
         "{folder: out}",
         "{folder: out, format: csv}",
-        "10: output.format: expected 'same', 'jsonl', 'jsonl.gz', 'jsonl.zst' or 'parquet', got 'csv'",
+        "10: output.format: expected 'same', 'jsonl', 'jsonl.gz', 'jsonl.zst', 'jsonl.bz2', 'jsonl.xz' or 'parquet', got 'csv'",
     ),
     "unknown type": (
         "{folder: out}",

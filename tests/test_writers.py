@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import bz2
 import datetime as dt
 import decimal
 import gzip
 import io
 import json
+import lzma
 import zlib
 from itertools import pairwise
 
@@ -30,7 +32,8 @@ from dataselect.io.writers import (
     line_ending,
 )
 
-CODECS = ["none", "gzip", "zstd"]
+CODECS = ["none", "gzip", "zstd", "bz2", "xz"]
+DECOMPRESS = {"gzip": gzip.decompress, "bz2": bz2.decompress, "xz": lzma.decompress}
 
 
 def written(chunks, codec):
@@ -45,8 +48,8 @@ def written(chunks, codec):
 
 
 def decoded(data, codec):
-    if codec == "gzip":
-        return gzip.decompress(data)
+    if codec in DECOMPRESS:
+        return DECOMPRESS[codec](data)
     return zstandard.ZstdDecompressor().decompressobj().decompress(data) if codec == "zstd" else data
 
 

@@ -9,24 +9,18 @@ from typing import Any, Literal
 from dataselect.core.fingerprint import fingerprint
 
 Format = Literal["jsonl", "parquet"]
-Codec = Literal["none", "gzip", "zstd"]
+Codec = Literal["none", "gzip", "zstd", "bz2", "xz"]
 
+_LINES = (".jsonl", ".ndjson", ".json")
+_COMPRESSED: dict[str, Codec] = {"": "none", ".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".xz": "xz"}
 SUFFIXES: dict[str, tuple[Format, Codec]] = {
-    ".jsonl": ("jsonl", "none"),
-    ".ndjson": ("jsonl", "none"),
-    ".json": ("jsonl", "none"),
-    ".jsonl.gz": ("jsonl", "gzip"),
-    ".json.gz": ("jsonl", "gzip"),
-    ".ndjson.gz": ("jsonl", "gzip"),
-    ".jsonl.zst": ("jsonl", "zstd"),
-    ".json.zst": ("jsonl", "zstd"),
-    ".ndjson.zst": ("jsonl", "zstd"),
+    **{lines + end: ("jsonl", codec) for end, codec in _COMPRESSED.items() for lines in _LINES},
     ".parquet": ("parquet", "none"),
 }
 """File name endings that say how a shard is read; the longest match counts."""
 
 
-TEXT_PER_BYTE: dict[Codec, int] = {"none": 1, "gzip": 3, "zstd": 4}
+TEXT_PER_BYTE: dict[Codec, int] = {"none": 1, "gzip": 3, "zstd": 4, "bz2": 4, "xz": 4}
 """Text bytes a byte on the store, about."""
 
 

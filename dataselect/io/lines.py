@@ -65,7 +65,7 @@ def iter_line_blocks(
     """The lines of a piece, in order, in blocks of about `block_bytes` (more where one line is longer).
 
     start, stop    the piece: a byte range (none) or a range of compressed bytes that is cut at frames
-                   (zstd); gzip is read whole. A piece owns the lines that start in (start, stop] of its
+                   (zstd); others are read whole. A piece owns the lines that start in (start, stop] of its
                    decompressed stream, and the line at 0: whatever the cuts, each line has one owner.
     segment_bytes  a line belongs to segment (bytes of the piece's lines before it) // segment_bytes;
                    None: all to segment 0. Segments follow each other without gaps; each ends with a block

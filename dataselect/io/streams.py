@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
+import lzma
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import BinaryIO, Protocol
 
 import pyarrow as pa
@@ -14,6 +17,7 @@ from dataselect.core.pieces import Codec
 from dataselect.io.batch import Source
 
 _CHUNK_BYTES = 64 << 10
+_XZ_MEMORY_BYTES = 136 << 20  # a dictionary of 128 MiB and what else the decoder holds
 
 
 class ByteStream(Protocol):
@@ -43,11 +47,11 @@ def piece_stream(source: Source, codec: Codec, start: int, stop: int | None) -> 
 class _PieceStream:
     def __init__(self, source: Source, file: BinaryIO, codec: Codec, start: int, stop: int | None) -> None:
         self._source, self._file, self._codec = source, file, codec
-        self._tail_start = source.size if codec == "gzip" or stop is None else min(stop, source.size)
+        self._tail_start = source.size if codec in _MEMBERS or stop is None else min(stop, source.size)
         self._in_tail = False
         self._done = False
         self._pending = memoryview(b"")
-        start = 0 if codec == "gzip" else start
+        start = 0 if codec in _MEMBERS else start
         self._open(start, self._tail_start)
         if start > 0:
             self._pass_first_newline()
@@ -84,8 +88,8 @@ class _PieceStream:
 
     def _open(self, start: int, stop: int) -> None:
         span = _Span(self._source, self._file, start, stop)
-        if self._codec == "gzip":
-            self._decoder: ByteStream = _GzipStream(span)
+        if self._codec in _MEMBERS:
+            self._decoder: ByteStream = _MemberStream(span, _MEMBERS[self._codec])
         elif self._codec == "zstd":
             # Arrow's stream reads across frames, knows a truncated frame from the end of the file (which
             # python-zstandard's reader does not), and refuses windows of more than 128 MiB.
@@ -98,7 +102,7 @@ class _PieceStream:
     def _decode(self, view: memoryview) -> int:
         try:
             return self._decoder.readinto(view)
-        except (OSError, zlib.error, EOFError, pa.ArrowException) as error:
+        except (OSError, zlib.error, lzma.LZMAError, EOFError, pa.ArrowException) as error:
             raise BadShard(f"{self._source.name}: {_explain(self._codec, str(error))}") from error
 
 
@@ -109,6 +113,11 @@ def _explain(codec: Codec, message: str) -> str:
         return (
             "was compressed with a window of more than 128 MiB (zstd --long=28 or more); "
             "compress it again with --long=27 or less"
+        )
+    if "Memory usage limit" in message:
+        return (
+            "was compressed with a dictionary of more than 128 MiB; "
+            "compress it again with xz -9 (64 MiB) or less"
         )
     return f"the {codec} stream is truncated or corrupt ({message}); fetch or make the file again"
 
@@ -144,20 +153,70 @@ class _Span:
         """The file is closed by whoever opened it."""
 
 
-class _GzipStream:
-    """All members of a gzip file (RFC 1952); zero bytes between and after members are padding."""
+class _Member(Protocol):
+    """What decodes one member of a file, in the manner of bz2.BZ2Decompressor."""
 
-    def __init__(self, span: _Span) -> None:
-        self._span = span
+    @property
+    def eof(self) -> bool:
+        """Whether the member's end was decoded."""
+
+    @property
+    def needs_input(self) -> bool:
+        """Whether more output takes more input."""
+
+    @property
+    def unused_data(self) -> bytes:
+        """Bytes after the member's end."""
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        """At most max_length bytes more."""
+
+
+class _GzipMember:
+    """zlib's decoder (RFC 1952) as a _Member."""
+
+    def __init__(self) -> None:
+        self._inner = zlib.decompressobj(wbits=31)
+
+    @property
+    def eof(self) -> bool:
+        return self._inner.eof
+
+    @property
+    def needs_input(self) -> bool:
+        return not self._inner.unconsumed_tail
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._inner.unused_data
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        return self._inner.decompress(self._inner.unconsumed_tail + data, max_length)
+
+
+_MEMBERS: dict[Codec, Callable[[], _Member]] = {
+    "gzip": _GzipMember,
+    "bz2": bz2.BZ2Decompressor,
+    "xz": partial(lzma.LZMADecompressor, lzma.FORMAT_XZ, _XZ_MEMORY_BYTES),
+}
+"""Codecs whose files are cut nowhere: a member is decoded from its start, and no index tells where one is."""
+
+
+class _MemberStream:
+    """All members of a file, one after another; zero bytes between and after them are padding."""
+
+    def __init__(self, span: _Span, new_member: Callable[[], _Member]) -> None:
+        self._span, self._new_member = span, new_member
         self._input = b""
         self._n_members = 0
-        self._member: zlib._Decompress | None = None
+        self._member: _Member | None = None
 
     def readinto(self, view: memoryview) -> int:
         while True:
-            if not self._input:
+            wants_input = self._member is None or self._member.needs_input
+            if wants_input and not self._input:
                 self._input = self._span.read(_CHUNK_BYTES)
-            at_end = not self._input
+            at_end = wants_input and not self._input
             if self._member is None:
                 if self._n_members:
                     self._input = self._input.lstrip(b"\0")
@@ -165,10 +224,10 @@ class _GzipStream:
                     return 0
                 if not self._input:
                     continue
-                self._member = zlib.decompressobj(wbits=31)
+                self._member = self._new_member()
                 self._n_members += 1
             data = self._member.decompress(self._input, len(view))
-            self._input = self._member.unconsumed_tail
+            self._input = b""
             if self._member.eof:
                 self._input = self._member.unused_data
                 self._member = None

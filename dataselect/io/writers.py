@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bz2
 import json
+import lzma
 import math
 import zlib
 from collections.abc import Sequence
@@ -25,6 +27,8 @@ FAST_ZSTD_LEVEL = 1
 """For rows that are written to be looked at: 1.9 times as fast as level 3, and 10 % larger."""
 _CLOSE = ord("}")
 _GZIP_LEVEL = 6
+_BZ2_LEVEL = 9
+_XZ_PRESET = 1  # 13 MB/s of text a core, 3.4 : 1; the tool's preset 6 makes 4.1 : 1 at 1.8 MB/s
 _GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"  # no name, time 0, unknown system
 
 
@@ -56,7 +60,7 @@ class HashingFile:
 
 
 class LineWriter:
-    """Bytes to a plain, gzip or zstd file in buffers of a fixed size (compressors see the same chunks)."""
+    """Bytes to a plain or compressed file in buffers of a fixed size (compressors see the same chunks)."""
 
     def __init__(self, file: Any, codec: str, level: int = ZSTD_LEVEL) -> None:
         """`level` is zstd's."""
@@ -69,6 +73,10 @@ class LineWriter:
         elif codec == "gzip":
             self._deflate = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
             file.write(_GZIP_HEADER)
+        elif codec == "bz2":
+            self._whole: bz2.BZ2Compressor | lzma.LZMACompressor = bz2.BZ2Compressor(_BZ2_LEVEL)
+        elif codec == "xz":
+            self._whole = lzma.LZMACompressor(preset=_XZ_PRESET)
 
     def write(self, data: np.ndarray) -> None:
         """Append uint8[n]."""
@@ -91,6 +99,8 @@ class LineWriter:
             self._crc = zlib.crc32(data, self._crc)
             self._n_bytes += len(data)
             self._file.write(self._deflate.compress(data))
+        elif self._codec in ("bz2", "xz"):
+            self._file.write(self._whole.compress(data))
         else:
             self._file.write(data)
 
@@ -104,6 +114,8 @@ class LineWriter:
             self._file.write(
                 self._crc.to_bytes(4, "little") + (self._n_bytes & 0xFFFFFFFF).to_bytes(4, "little")
             )
+        elif self._codec in ("bz2", "xz"):
+            self._file.write(self._whole.flush())
 
 
 class TableWriter:

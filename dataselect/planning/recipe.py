@@ -95,7 +95,7 @@ class OutputSpec(BaseModel):
 
     model_config = _STRICT
     folder: str = Field(description="output folder; holds generations, `current` and manifest.json")
-    format: Literal["same", "jsonl", "jsonl.gz", "jsonl.zst", "parquet"] = Field(
+    format: Literal["same", "jsonl", "jsonl.gz", "jsonl.zst", "jsonl.bz2", "jsonl.xz", "parquet"] = Field(
         "same", description="of the shards"
     )
     add: list[str] = Field(default_factory=list, description="score columns added to each kept row")
