@@ -2,40 +2,22 @@
 
 from __future__ import annotations
 
-import difflib
 import json
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import pyarrow.types as pt
 import xxhash
 
 from dataselect.core.errors import BadShard
-from dataselect.io.batch import (
-    INVALID_UTF8,
-    MISSING_TEXT,
-    TOO_LONG,
-    BadRow,
-    SegmentEnd,
-    Source,
-    TextBatch,
-    TextSpec,
-    empty_texts,
-    id_path,
-    joined_texts,
-    split_path,
-)
+from dataselect.io.batch import SegmentEnd, Source, TextBatch, TextSpec
+from dataselect.io.table_texts import Pending, TextColumns, text_columns
 
 RowGroups = tuple[int, int | None]
 """Row groups [first, stop); stop None: to the last."""
 
-_STRING, _BINARY = pa.large_string(), pa.large_binary()
 _STEP_BYTES = (
     256 << 10
 )  # decoded at once: 16 steps a batch, so that one row group may mix short and long rows
@@ -67,7 +49,7 @@ class ParquetInfo:
 def describe(source: Source, text: TextSpec | None = None) -> ParquetInfo:
     """Schema and row groups, from the footer; n_text_bytes is n_bytes without `text`. Raises BadShard."""
     with _opened(source, _TABLE_BUFFER_BYTES) as file, _shard_errors(source):
-        columns = set(_columns(source, file.schema_arrow, text)) if text is not None else None
+        columns = set(text_columns(source, file.schema_arrow, text)) if text is not None else None
         groups = []
         for index in range(file.num_row_groups):
             group = file.metadata.row_group(index)
@@ -100,19 +82,21 @@ def iter_parquet(
     """
     with _opened(source, _TEXT_BUFFER_BYTES) as file:
         with _shard_errors(source):
-            reader = _TextReader(source, file, text, id, max_row_bytes)
+            columns = TextColumns(source, file.schema_arrow, text, id, max_row_bytes)
         groups = _group_range(source, file, row_groups)
-        pending, n_rows = _Pending(batch_rows, batch_bytes), 0
+        pending, n_rows = Pending(batch_rows, batch_bytes), 0
         for index in groups:
-            for batch in reader.read(index):
-                for chunk in pending.add(batch):
-                    yield reader.batch(chunk, n_rows)
+            for step in _steps(source, file, index, columns.names):
+                with _shard_errors(source):
+                    read = columns.chunk(step)
+                for chunk in pending.add(read):
+                    yield columns.batch(chunk, n_rows)
                     n_rows += len(chunk)
         for chunk in pending.rest():
-            yield reader.batch(chunk, n_rows)
+            yield columns.batch(chunk, n_rows)
             n_rows += len(chunk)
         end = _content_digest(source, file, groups) if digest else SegmentEnd("", 0, n_rows)
-        last = reader.batch(_Chunk(empty_texts(), None if id is None else empty_texts()), n_rows)
+        last = columns.batch(columns.none(), n_rows)
         last.segment_end = end
         yield last
 
@@ -268,192 +252,3 @@ def _steps(
         raise BadShard(
             f"{source.name}: row group {index} has {n_rows} rows where its footer says {group.num_rows}"
         )
-
-
-@dataclass(slots=True)
-class _Chunk:
-    """Rows as read: large_string arrays, not yet checked for UTF-8, nulls still in."""
-
-    texts: pa.LargeStringArray
-    ids: pa.LargeStringArray | None
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    def slice(self, start: int, length: int) -> _Chunk:
-        return _Chunk(
-            self.texts.slice(start, length), None if self.ids is None else self.ids.slice(start, length)
-        )
-
-
-class _Pending:
-    """Joins small chunks and cuts them where batch_rows or batch_bytes are reached."""
-
-    def __init__(self, batch_rows: int, batch_bytes: int) -> None:
-        self._batch_rows, self._batch_bytes = batch_rows, batch_bytes
-        self._chunks: list[_Chunk] = []
-        self._n_rows = self._n_bytes = 0
-
-    def add(self, chunk: _Chunk) -> Iterator[_Chunk]:
-        ends = np.cumsum(_sizes(chunk.texts))
-        start = 0
-        while start < len(chunk):
-            before = int(ends[start - 1]) if start else 0
-            full = int(np.searchsorted(ends, before + self._batch_bytes - self._n_bytes)) + 1
-            stop = min(max(full, start + 1), start + self._batch_rows - self._n_rows, len(chunk))
-            self._chunks.append(chunk.slice(start, stop - start))
-            self._n_rows += stop - start
-            self._n_bytes += int(ends[stop - 1]) - before
-            start = stop
-            if self._n_rows >= self._batch_rows or self._n_bytes >= self._batch_bytes:
-                yield from self.rest()
-
-    def rest(self) -> Iterator[_Chunk]:
-        if self._chunks:
-            ids = [chunk.ids for chunk in self._chunks if chunk.ids is not None]
-            yield _Chunk(
-                pa.concat_arrays([chunk.texts for chunk in self._chunks]),
-                pa.concat_arrays(ids) if ids else None,
-            )
-        self._chunks, self._n_rows, self._n_bytes = [], 0, 0
-
-
-class _TextReader:
-    """Text and id columns of one file."""
-
-    def __init__(
-        self, source: Source, file: pq.ParquetFile, text: TextSpec, id_name: str | None, max_row_bytes: int
-    ) -> None:
-        self._source, self._file, self._max_row_bytes = source, file, max_row_bytes
-        id_path(id_name, text)
-        schema = file.schema_arrow
-        names = _columns(source, schema, text)
-        self._texts = [_find(source, schema, name, "text") for name in names]
-        self._id = None if id_name is None else _find(source, schema, id_name, "id")
-        self._names = list(dict.fromkeys([*names, *([id_name] if id_name is not None else [])]))
-
-    def read(self, index: int) -> Iterator[_Chunk]:
-        for batch in _steps(self._source, self._file, index, self._names):
-            with _shard_errors(self._source):
-                texts = joined_texts([_strings(_follow(batch, keys)) for keys in self._texts])
-                ids = None if self._id is None else _id_strings(_follow(batch, self._id))
-            yield _Chunk(texts, ids)
-
-    def batch(self, chunk: _Chunk, first_row: int) -> TextBatch:
-        texts, ids = chunk.texts, chunk.ids
-        refused = self._refused(chunk)
-        good = np.ones(len(chunk), bool)
-        if refused:
-            good[list(refused)] = False
-            texts = texts.filter(pa.array(good))
-            ids = None if ids is None else ids.filter(pa.array(good))
-        return TextBatch(
-            segment=0,
-            first_row=first_row,
-            n_rows=len(chunk),
-            rows=np.flatnonzero(good) + first_row,
-            texts=texts,
-            ids=ids,
-            bad=[BadRow(first_row + i, *refused[i]) for i in sorted(refused)],
-            n_bytes_read=chunk.texts.nbytes,
-        )
-
-    def _refused(self, chunk: _Chunk) -> dict[int, tuple[str, str]]:
-        """Reason and detail by index of the rows that are bad."""
-        refused: dict[int, tuple[str, str]] = {}
-        if chunk.ids is not None:
-            refused |= _not_utf8(chunk.ids, "the id")
-        refused |= _not_utf8(chunk.texts, "the text")
-        sizes = _sizes(chunk.texts)
-        for i in np.flatnonzero(sizes > self._max_row_bytes).tolist():
-            refused[i] = (TOO_LONG, f"{sizes[i]} bytes")
-        if chunk.texts.null_count:
-            for i in np.flatnonzero(chunk.texts.is_null()).tolist():
-                refused[i] = (MISSING_TEXT, "")
-        return refused
-
-
-def _sizes(array: pa.LargeStringArray) -> np.ndarray:
-    """int64[n]: bytes of each value; Parquet stores none for a null."""
-    offsets = np.frombuffer(array.buffers()[1] or bytes(8), np.int64)
-    return np.diff(offsets[array.offset : array.offset + len(array) + 1])
-
-
-def _not_utf8(array: pa.LargeStringArray, what: str) -> dict[int, tuple[str, str]]:
-    try:
-        array.validate(full=True)
-    except pa.ArrowInvalid:
-        refused = {}
-        for i, value in enumerate(array.cast(_BINARY)):
-            try:
-                (value.as_py() or b"").decode()
-            except UnicodeDecodeError as error:
-                refused[i] = (INVALID_UTF8, f"byte {error.start} of {what}")
-        return refused
-    return {}
-
-
-def _columns(source: Source, schema: pa.Schema, text: TextSpec) -> list[str]:
-    """Dotted names of the text's columns; BadShard where one is missing or of a wrong type."""
-    names = [".".join(path) for path in text.paths]
-    for name in names:
-        _find(source, schema, name, "text")
-    return names
-
-
-def _find(source: Source, schema: pa.Schema, name: str, role: str) -> tuple[str, ...]:
-    """The keys from a column to its value; one key where a column has the dotted name itself."""
-    keys = (name,) if name in schema.names else split_path(name)
-    if schema.names.count(keys[0]) > 1:
-        raise BadShard(f"{source.name}: has several columns named '{keys[0]}'")
-    known, kind = list(schema.names), pa.struct(list(schema)) if keys[0] in schema.names else None
-    for depth, key in enumerate(keys):
-        if kind is None or not pt.is_struct(kind) or kind.get_field_index(key) < 0:
-            if depth and kind is not None and pt.is_struct(kind):
-                known = [".".join([*keys[:depth], kind.field(i).name]) for i in range(kind.num_fields)]
-            nearest = sorted(known, key=lambda other: -difflib.SequenceMatcher(None, name, other).ratio())
-            raise BadShard(f"{source.name}: has no {role} column '{name}'; it has {', '.join(nearest)}")
-        kind = kind.field(key).type
-    if not (_is_text(kind) or (role == "id" and _is_number(kind))):
-        wanted = "string or number" if role == "id" else "string"
-        raise BadShard(f"{source.name}: the {role} column '{name}' is of type {kind}, not {wanted}")
-    return keys
-
-
-def _plain_type(kind: pa.DataType) -> pa.DataType:
-    if isinstance(kind, pa.BaseExtensionType):
-        return _plain_type(kind.storage_type)
-    return _plain_type(kind.value_type) if pt.is_dictionary(kind) else kind
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    kind = _plain_type(kind)
-    views = pt.is_string_view(kind) or pt.is_binary_view(kind)
-    return bool(views or pt.is_string(kind) or pt.is_binary(kind) or kind in (_STRING, _BINARY, pa.null()))
-
-
-def _is_number(kind: pa.DataType) -> bool:
-    kind = _plain_type(kind)
-    return bool(pt.is_integer(kind) or pt.is_floating(kind) or pt.is_decimal(kind))
-
-
-def _follow(batch: pa.RecordBatch, keys: tuple[str, ...]) -> pa.Array:
-    """The array at the end of the keys, plain, null where a struct on the way is."""
-    array = batch.column(keys[0])
-    for key in keys[1:]:
-        array = pc.struct_field(array, key)
-    while isinstance(array, (pa.ExtensionArray, pa.DictionaryArray)):
-        array = array.storage if isinstance(array, pa.ExtensionArray) else array.dictionary_decode()
-    return array
-
-
-def _strings(array: pa.Array) -> pa.LargeStringArray:
-    """As large_string, without a check: by way of binary, whose cast to string would fail as a whole."""
-    return array.cast(_BINARY).view(_STRING)
-
-
-def _id_strings(array: pa.Array) -> pa.LargeStringArray:
-    if pt.is_floating(array.type):
-        values = [None if x is None or not math.isfinite(x) else json.dumps(x) for x in array.to_pylist()]
-        return pa.array(values, _STRING)
-    return array.cast(_STRING) if _is_number(array.type) else _strings(array)
