@@ -107,8 +107,8 @@ def zstd(data: bytes, n_frames: int = 8) -> bytes:
     return b"".join(compressor.compress(data[at : at + step]) for at in range(0, len(data), step))
 
 
-def parquet(path: Path, rows: Sequence[Doc], rows_per_group: int = 40) -> None:
-    """Columns of several types, several row groups, own metadata."""
+def table_of(rows: Sequence[Doc]) -> pa.Table:
+    """Columns of several types, own metadata."""
     schema = pa.schema(
         [
             pa.field("id", pa.string()),
@@ -126,8 +126,19 @@ def parquet(path: Path, rows: Sequence[Doc], rows_per_group: int = 40) -> None:
         "tags": [[row.id[-1], "x"] if i % 3 else None for i, row in enumerate(rows)],
         "when": [number("when", row.id) % 10**12 for row in rows],
     }
-    table = pa.table({k: pa.array(v, schema.field(k).type) for k, v in columns.items()}, schema=schema)
-    pq.write_table(table, path, row_group_size=rows_per_group, compression="snappy")
+    return pa.table({k: pa.array(v, schema.field(k).type) for k, v in columns.items()}, schema=schema)
+
+
+def parquet(path: Path, rows: Sequence[Doc], rows_per_group: int = 40) -> None:
+    """Several row groups."""
+    pq.write_table(table_of(rows), path, row_group_size=rows_per_group, compression="snappy")
+
+
+def arrow(path: Path, rows: Sequence[Doc], rows_per_batch: int = 40) -> None:
+    """A stream of several record batches."""
+    table = table_of(rows)
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table, max_chunksize=rows_per_batch)
 
 
 def write_shard(path: Path, rows: Sequence[Doc]) -> None:
@@ -136,6 +147,8 @@ def write_shard(path: Path, rows: Sequence[Doc]) -> None:
     name = path.name
     if name.endswith(".parquet"):
         parquet(path, rows)
+    elif name.endswith(".arrow"):
+        arrow(path, rows)
     elif name.endswith(".gz"):
         path.write_bytes(gzip.compress(jsonl(rows), mtime=0))
     elif name.endswith((".bz2", ".xz")):

@@ -510,7 +510,7 @@ def test_a_folder_named_like_a_shard_is_passed_over(cli, here):
 
 
 @pytest.mark.parametrize(
-    "bad", ["a.jsonl.gz", "a.jsonl.zst", "a.jsonl.bz2", "a.jsonl.xz", "a.parquet", "z.jsonl.gz"]
+    "bad", ["a.jsonl.gz", "a.jsonl.zst", "a.jsonl.bz2", "a.jsonl.xz", "a.parquet", "a.arrow", "z.jsonl.gz"]
 )
 def test_bad_shards_are_left_out_where_the_recipe_says_so(cli, here, bad):
     (here / "in/a.jsonl").rename(here / "in/b.jsonl")

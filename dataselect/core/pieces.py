@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from dataselect.core.fingerprint import fingerprint
 
-Format = Literal["jsonl", "parquet"]
+Format = Literal["jsonl", "parquet", "arrow"]
 Codec = Literal["none", "gzip", "zstd", "bz2", "xz"]
 
 _LINES = (".jsonl", ".ndjson", ".json")
@@ -16,6 +16,7 @@ _COMPRESSED: dict[str, Codec] = {"": "none", ".gz": "gzip", ".zst": "zstd", ".bz
 SUFFIXES: dict[str, tuple[Format, Codec]] = {
     **{lines + end: ("jsonl", codec) for end, codec in _COMPRESSED.items() for lines in _LINES},
     ".parquet": ("parquet", "none"),
+    ".arrow": ("arrow", "none"),
 }
 """File name endings that say how a shard is read; the longest match counts."""
 
@@ -60,7 +61,8 @@ class Piece:
     format: Format
     codec: Codec
     start: int = 0
-    """First byte (JSONL; compressed bytes for zstd) or first row group (Parquet)."""
+    """First byte (JSONL; compressed bytes for zstd), first row group (Parquet), or first byte of a record
+    batch (Arrow; 0 for the first one)."""
     stop: int | None = None
     """One past the last byte or row group; None: to the end."""
     part: int = 0

@@ -29,8 +29,9 @@ from dataselect.engine.resolve import (
 from dataselect.io.batch import TextSpec
 from dataselect.io.jsonl import parse_blocks
 from dataselect.io.lines import LineBlock
-from dataselect.io.parquet import compression_of, iter_parquet_tables
-from dataselect.io.reader import ShardSource, piece_lines
+from dataselect.io.parquet import compression_of
+from dataselect.io.reader import ShardSource, piece_lines, piece_tables
+from dataselect.io.table_texts import filtered
 from dataselect.io.writers import (
     FAST_ZSTD_LEVEL,
     ZSTD_LEVEL,
@@ -266,10 +267,10 @@ class _PieceWriter:
             if self._output.dropped:
                 outputs["dropped"] = _RowFile(self, stack, "dropped", self._piece.suffix)
             outputs["quarantine"] = _RowFile(self, stack, "quarantine", self._piece.suffix)
-            if self._piece.format == "parquet":
-                self._pass_tables(outputs)
-            else:
+            if self._piece.format == "jsonl":
                 self._pass_lines(outputs)
+            else:
+                self._pass_tables(outputs)
             for output in outputs.values():
                 output.close()
             return {kind: output.entry() for kind, output in outputs.items() if output.n_rows}
@@ -378,30 +379,30 @@ class _PieceWriter:
         return pa.table(columns)
 
     def _pass_tables(self, outputs: dict[str, _RowFile]) -> None:
-        source = ShardSource(self._piece.shards[0])
         sizes = [self._text_sizes(refs) for refs in self._call.segments]
-        for output in outputs.values():
-            output.compression = compression_of(source)
-        tables = self._clock.laps("read", iter_parquet_tables(source, self._piece.row_groups))
+        if self._piece.format == "parquet":
+            for output in outputs.values():
+                output.compression = compression_of(ShardSource(self._piece.shards[0]))
+        tables = self._clock.laps("read", piece_tables(self._piece))
         for segment, first_row, table in self._segment_tables(tables):
             self._context.report(len(table), table.nbytes)
             rows, n_bytes = np.arange(first_row, first_row + len(table)), sizes[segment]
             ended = self._resolved[segment].ended[rows]
             self._put_kept_table(
                 outputs["shards"],
-                table.filter(pa.array(ended == KEPT)),
+                filtered(table, ended == KEPT),
                 segment,
                 rows[ended == KEPT],
                 n_bytes,
             )
             if "dropped" in outputs:
                 dropped = ended >= 0
-                taken, fields = table.filter(pa.array(dropped)), self._drop_fields(segment, rows[dropped])
+                taken, fields = filtered(table, dropped), self._drop_fields(segment, rows[dropped])
                 for name in (DROPPED_BY, REASON):
                     taken = taken.append_column(name, pa.array([f[name] for f in fields], pa.string()))
                 outputs["dropped"].table(taken, n_bytes[rows[dropped]])
             bad = ended == QUARANTINED
-            outputs["quarantine"].table(table.filter(pa.array(bad)), n_bytes[rows[bad]])
+            outputs["quarantine"].table(filtered(table, bad), n_bytes[rows[bad]])
             self._clock.lap("write")
 
     def _text_sizes(self, refs: SegmentRefs) -> np.ndarray:
@@ -426,7 +427,7 @@ class _PieceWriter:
         added = self._added(segment, rows)
         for name in added.column_names if added is not None else ():
             table = table.append_column(name, cast("pa.Table", added)[name])
-        if out.suffix == ".parquet":
+        if SUFFIXES[out.suffix][0] != "jsonl":
             out.table(table, n_bytes[rows])
         else:
             lines = b"".join(json_line(row) for row in table.to_pylist())
@@ -461,11 +462,12 @@ class _RowFile:
         self.n_rows += n_rows
 
     def table(self, table: pa.Table, n_bytes: np.ndarray) -> None:
-        """Rows of a Parquet file, with their text sizes."""
+        """Rows of a Parquet or Arrow file, with their text sizes."""
         if not len(table):
             return
         if self._writer is None:
-            self._writer = TableWriter(self._file(), table.schema, self.compression)
+            form = SUFFIXES[self.suffix][0]
+            self._writer = TableWriter(self._file(), table.schema, self.compression, form)
         cast("TableWriter", self._writer).write(table, n_bytes)
         self.n_rows += len(table)
 

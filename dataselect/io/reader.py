@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, BinaryIO, cast
 
 import numpy as np
@@ -15,10 +16,10 @@ from dataselect.core.clock import Clock
 from dataselect.core.errors import BadModel, BadShard
 from dataselect.core.fingerprint import fingerprint
 from dataselect.core.pieces import SUFFIXES, Piece, Shard, suffix_of, usual_text_bytes
+from dataselect.io import arrow_stream, parquet
 from dataselect.io.batch import SegmentEnd, TextBatch, TextSpec, empty_texts
 from dataselect.io.jsonl import parse_blocks
 from dataselect.io.lines import LineBlock, iter_line_blocks
-from dataselect.io.parquet import content_digest, iter_parquet
 
 BATCH_BYTES = 4 << 20
 """Text in a batch, about: fits the caches of two cores with its columns, and amortises a call."""
@@ -38,7 +39,7 @@ class ReadSpec:
         """What the piece's segments depend on besides its content."""
         if len(piece.shards) > 1:
             return []
-        return [self.segment_bytes, *([self.text, self.max_row_bytes] if piece.format == "parquet" else [])]
+        return [self.segment_bytes, *([] if piece.format == "jsonl" else [self.text, self.max_row_bytes])]
 
 
 class ShardSource:
@@ -77,13 +78,13 @@ def iter_piece(
 
     The last batch of a segment carries its digest. skip_segments: leading segments that are decompressed
     and left out; parse=False: batches without texts, for digests and row counts alone. `clock` gets "read"
-    (what comes from the store, decompressed, digested and cut into lines; Parquet: decoded) and "parse".
+    (what comes from the store, decompressed, digested and cut into lines; tables: decoded) and "parse".
     BadShard where a shard can't be read to its end.
     """
     text = TextSpec.of(spec.text)
     clock = clock or Clock()
-    if piece.format == "parquet":
-        yield from clock.laps("read", _iter_parquet_segments(piece, text, spec, skip_segments, parse))
+    if piece.format != "jsonl":
+        yield from clock.laps("read", _iter_table_segments(piece, text, spec, skip_segments, parse))
         return
     blocks = clock.laps("read", piece_lines(piece, spec))
     if not parse:
@@ -173,25 +174,37 @@ def _group_end(ends: list[SegmentEnd]) -> SegmentEnd:
     return SegmentEnd(digest, sum(end.n_bytes for end in ends), sum(shard_rows), shard_rows)
 
 
-def _iter_parquet_segments(
+def piece_tables(piece: Piece) -> Iterator[tuple[int, pa.Table]]:
+    """(first row, table) of a Parquet or Arrow piece, all columns; rows count from the piece's first one."""
+    source = ShardSource(piece.shards[0])
+    if piece.format == "arrow":
+        return arrow_stream.iter_arrow_tables(source, (piece.start, piece.stop))
+    return parquet.iter_parquet_tables(source, piece.row_groups)
+
+
+def _iter_table_segments(
     piece: Piece, text: TextSpec, spec: ReadSpec, skip_segments: int, parse: bool
 ) -> Iterator[TextBatch]:
-    """Rows of large row groups: a row is of segment (text bytes of the piece before it) // segment_bytes.
+    """Rows of a table: a row is of segment (text bytes of the piece before it) // segment_bytes.
 
     Segments of one piece share a content digest, because column chunks can't be told apart by rows.
     """
     source = ShardSource(piece.shards[0])
-    whole = content_digest(source, piece.row_groups)
+    if piece.format == "arrow":
+        span = (piece.start, piece.stop)
+        whole, read = arrow_stream.content_digest(source, span), partial(arrow_stream.iter_arrow, span=span)
+    else:
+        groups = piece.row_groups
+        whole = parquet.content_digest(source, groups)
+        read = partial(parquet.iter_parquet, row_groups=groups, digest=False)
     segment = first_row = n_text_bytes = 0
-    batches = iter_parquet(
+    batches = read(
         source,
         text=text,
         id=spec.id,
-        row_groups=piece.row_groups,
         batch_rows=spec.batch_rows,
         batch_bytes=BATCH_BYTES,
         max_row_bytes=spec.max_row_bytes,
-        digest=False,
     )
     n_rows = 0
     for batch in batches:
@@ -259,7 +272,7 @@ def _shifted(batch: TextBatch, n_rows: int) -> TextBatch:
 
 
 def iter_file_texts(path: str, text: str) -> Iterator[pa.Array]:
-    """Texts of one JSONL or Parquet file (a target set); BadModel where a row has none."""
+    """Texts of one JSONL, Parquet or Arrow file (a target set); BadModel where a row has none."""
     import os
 
     suffix = suffix_of(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -231,3 +231,36 @@ def _id_strings(array: pa.Array) -> pa.LargeStringArray:
         values = [None if x is None or not math.isfinite(x) else json.dumps(x) for x in array.to_pylist()]
         return pa.array(values, _STRING)
     return array.cast(_STRING) if _is_number(array.type) else _strings(array)
+
+
+def retyped(kind: pa.DataType, types: Mapping[pa.DataType, pa.DataType]) -> pa.DataType:
+    """The type with every type that `types` knows replaced, also inside; extensions become their storage."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return retyped(kind.storage_type, types)
+    if pt.is_dictionary(kind):
+        return pa.dictionary(kind.index_type, retyped(kind.value_type, types), kind.ordered)
+    if pt.is_struct(kind):
+        return pa.struct([field.with_type(retyped(field.type, types)) for field in kind])
+    if pt.is_map(kind):
+        return pa.map_(retyped(kind.key_type, types), retyped(kind.item_type, types))
+    if pt.is_list(kind) or pt.is_large_list(kind):
+        make = pa.list_ if pt.is_list(kind) else pa.large_list
+        return make(kind.value_field.with_type(retyped(kind.value_type, types)))
+    if pt.is_fixed_size_list(kind):
+        return pa.list_(kind.value_field.with_type(retyped(kind.value_type, types)), kind.list_size)
+    return types.get(kind, kind)
+
+
+_NO_VIEWS = {pa.string_view(): _STRING, pa.binary_view(): _BINARY}
+
+
+def filtered(table: pa.Table, mask: np.ndarray) -> pa.Table:
+    """Rows where bool[n_rows] is true; also of string views, which Arrow's own filter does not know."""
+    schema, rows = table.schema, pa.array(mask)
+    fields = [
+        field.with_type(retyped(field.type, _NO_VIEWS)) if "_view" in str(field.type) else field
+        for field in schema
+    ]
+    if fields == list(schema):
+        return table.filter(rows)
+    return table.cast(pa.schema(fields, schema.metadata)).filter(rows).cast(schema)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import difflib
 import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import pyarrow as pa
 
 from dataselect.core.errors import BadShard, RecipeError
-from dataselect.core.pieces import SUFFIXES, Shard, suffix_of
+from dataselect.core.pieces import SUFFIXES, Format, Shard, suffix_of
+from dataselect.io.arrow_stream import schema_of
 from dataselect.io.lines import iter_line_blocks
 from dataselect.io.parquet import describe
 from dataselect.io.reader import ShardSource
@@ -22,7 +23,7 @@ _ROWS = 100
 def check_columns(shards: Sequence[Shard], spec: InputSpec, output: OutputSpec) -> None:
     """RecipeError where a format's first shard lacks the text or id column, or has one to be added."""
     names = [spec.text] if isinstance(spec.text, str) else list(spec.text)
-    for form in ("jsonl", "parquet"):
+    for form in ("jsonl", "parquet", "arrow"):
         candidates = (s for s in shards if SUFFIXES[suffix_of(s.name) or ""][0] == form and s.size)
         shard, columns = _first_columns(candidates, spec)
         if shard is None or not columns:
@@ -42,9 +43,7 @@ def _first_columns(shards: Iterable[Shard], spec: InputSpec) -> tuple[Shard | No
     """The first shard and its columns; the first readable one where bad shards don't stop the run."""
     for shard in shards:
         try:
-            return shard, _parquet_columns(shard) if shard.name.endswith(".parquet") else _jsonl_columns(
-                shard
-            )
+            return shard, _COLUMNS[SUFFIXES[suffix_of(shard.name) or ""][0]](shard)
         except BadShard:
             if spec.on_bad_shard == "stop":
                 raise
@@ -57,9 +56,9 @@ def _message(key: str, name: str, shard: Shard, columns: list[str]) -> str:
     return f"input.{key}: no column '{name}' in {shard.name}, which has {', '.join(columns[:12])}{hint}"
 
 
-def _parquet_columns(shard: Shard) -> list[str]:
+def _table_columns(schema: pa.Schema) -> list[str]:
     names: list[str] = []
-    for field in describe(ShardSource(shard)).schema:
+    for field in schema:
         names += _field_paths(field)
     return names
 
@@ -97,3 +96,10 @@ def _paths(row: dict[str, object], prefix: str = "") -> list[str]:
         if isinstance(value, dict):
             names += _paths(value, f"{prefix}{key}.")
     return names
+
+
+_COLUMNS: dict[Format, Callable[[Shard], list[str]]] = {
+    "jsonl": _jsonl_columns,
+    "parquet": lambda shard: _table_columns(describe(ShardSource(shard)).schema),
+    "arrow": lambda shard: _table_columns(schema_of(ShardSource(shard))),
+}

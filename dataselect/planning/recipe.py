@@ -52,7 +52,7 @@ class InputSpec(BaseModel):
 
     model_config = _STRICT
     shards: Annotated[list[str], Field(min_length=1), BeforeValidator(_as_list), _TEXT_OR_TEXTS] = Field(
-        description="glob patterns of JSONL and Parquet shards, relative to the recipe; ** for any depth"
+        description="glob patterns (** for any depth) of shards, or of folders that `datasets` saved"
     )
     text: str | list[str] = Field(
         "text", description="a column, a dotted path, or columns joined by a newline"

@@ -9,9 +9,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataselect.core.errors import BadShard, RecipeError
 from dataselect.core.fingerprint import fraction_of_name
 from dataselect.core.pieces import SUFFIXES, TEXT_PER_BYTE, Piece, Shard, suffix_of
+from dataselect.io.arrow_stream import batch_offsets
 from dataselect.io.parquet import describe
 from dataselect.io.reader import ShardSource
 from dataselect.io.zstd_frames import frame_offsets
+from dataselect.planning.saved import hint, is_beside, saved_shards
 
 SMALL_SHARD_BYTES = 1 << 20
 """Shards below this are grouped: a task for each would cost more than its work."""
@@ -20,6 +22,8 @@ _FILE_COST_BYTES = 16 << 10  # opening and closing a file costs about what readi
 
 def list_shards(patterns: Sequence[str]) -> list[Shard]:
     """All files that match, sorted by name; RecipeError for a pattern without a match or an unknown ending.
+
+    A matching folder stands for the files that it names where `datasets` saved it, else for nothing.
 
     Names are relative to the common folder of all patterns, so they (and thus the order of rows) are the
     same on every machine that holds the same tree.
@@ -31,7 +35,7 @@ def list_shards(patterns: Sequence[str]) -> list[Shard]:
         if not shards:
             folder = _fixed_folder(pattern)
             closed = os.path.isdir(folder) and not os.access(folder, os.R_OK | os.X_OK)
-            why = f": permission denied for {folder}" if closed else ""
+            why = f": permission denied for {folder}" if closed else hint(pattern) * os.path.isdir(pattern)
             raise RecipeError(f"input.shards: no file matches {pattern}{why}")
         found |= {shard.name: shard for shard in shards}
     for name in found:
@@ -48,7 +52,9 @@ def _local(pattern: str, root: str) -> Iterator[Shard]:
             stat = os.stat(path)
         except FileNotFoundError as error:
             raise RecipeError(f"input.shards: {path}: vanished or a broken link") from error
-        if os.path.isfile(path):
+        if os.path.isdir(path):
+            yield from saved_shards(path.rstrip("/"), root, recursive="**" in pattern)
+        elif os.path.isfile(path) and not is_beside(path):
             name = os.path.relpath(path, root).replace(os.sep, "/")
             yield Shard(name, path, stat.st_size, str(stat.st_mtime_ns))
 
@@ -61,8 +67,10 @@ def _remote(pattern: str, root: str) -> Iterator[Shard]:
     fs, path = fsspec.core.url_to_fs(pattern)
     scheme = pattern.split("://", 1)[0]
     for name, info in fs.glob(path, detail=True).items():
-        if info["type"] == "file":
-            url = f"{scheme}://{name.lstrip('/')}"
+        url = f"{scheme}://{name.lstrip('/')}"
+        if info["type"] == "directory":
+            yield from saved_shards(url.rstrip("/"), root, recursive="**" in pattern)
+        elif info["type"] == "file" and not is_beside(url):
             yield Shard(os.path.relpath(url, root), url, int(info["size"]), fsspec_version(info))
 
 
@@ -81,11 +89,11 @@ def _common_root(patterns: Sequence[str]) -> str:
 
 
 def cut_pieces(shards: Iterable[Shard], piece_bytes: int, *, stop_at_bad: bool = True) -> list[Piece]:
-    """Pieces in row order. Only names, sizes, row groups and frames decide where a cut is.
+    """Pieces in row order. Only names, sizes, row groups, record batches and frames decide where a cut is.
 
     Appending to a plain JSONL file leaves all its pieces but the last as they were, and an added small
-    file changes only the group it falls into. BadShard for a Parquet file without a footer; with
-    stop_at_bad=False it is one piece, and the task that reads it finds out again.
+    file changes only the group it falls into. BadShard for a Parquet file without a footer or an Arrow
+    stream without an end; with stop_at_bad=False it is one piece, and the task that reads it finds out again.
     """
     pieces: list[Piece] = []
     group: list[Shard] = []
@@ -96,7 +104,8 @@ def cut_pieces(shards: Iterable[Shard], piece_bytes: int, *, stop_at_bad: bool =
             group.clear()
 
     for shard in shards:
-        if shard.size >= min(SMALL_SHARD_BYTES, piece_bytes) or suffix_of(shard.name) == ".parquet":
+        is_table = SUFFIXES[suffix_of(shard.name) or ""][0] != "jsonl"  # schemas of tables may differ
+        if is_table or shard.size >= min(SMALL_SHARD_BYTES, piece_bytes):
             close_group()
             pieces.extend(_cut(shard, piece_bytes, stop_at_bad))
             continue
@@ -118,9 +127,9 @@ def _whole(shards: tuple[Shard, ...]) -> Piece:
 
 def _cut(shard: Shard, piece_bytes: int, stop_at_bad: bool) -> list[Piece]:
     form, codec = SUFFIXES[suffix_of(shard.name) or ""]
-    if form == "parquet":
+    if form != "jsonl":
         try:
-            bounds = _row_group_bounds(shard, piece_bytes)
+            bounds = (_row_group_bounds if form == "parquet" else _record_batch_bounds)(shard, piece_bytes)
         except BadShard:
             if stop_at_bad:
                 raise
@@ -149,6 +158,11 @@ def _row_group_bounds(shard: Shard, piece_bytes: int) -> list[int]:
             used = 0
         used += group.n_bytes
     return bounds
+
+
+def _record_batch_bounds(shard: Shard, piece_bytes: int) -> list[int]:
+    offsets = batch_offsets(ShardSource(shard)) if shard.size > piece_bytes else [0]
+    return _first_at_grid(offsets, piece_bytes, shard.size)
 
 
 def _first_at_grid(offsets: Sequence[int], step: int, size: int) -> list[int]:
