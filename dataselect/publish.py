@@ -2,7 +2,7 @@
 
 OUT/000002-3f9c.../shards/...      never changes once published
                   /decisions/...   one Parquet row for every input row
-                  /dropped/... /quarantine/... /fitted/... /report.json /manifest.json
+                  /dropped/... /quarantine/... /fitted/... /README.md /report.json /manifest.json
 OUT/current -> 000002-3f9c...      (local disks)
 OUT/manifest.json                  the switch: what it names is live
 """
@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dataselect import __version__
+from dataselect import __version__, card
 from dataselect.core.errors import DataselectError, Locked, RecipeError
 from dataselect.core.fingerprint import fingerprint
 from dataselect.engine.write import record_name
@@ -164,6 +164,8 @@ class Publisher:
             "versions": versions(),
             **manifest,
         }
+        with self._output.commit(f"{self.generation}/README.md") as file:
+            file.write(card.render(manifest).encode())
         self._put(f"{self.generation}/report.json", report | {"digest": manifest["digest"]})
         self._put(f"{self.generation}/{MANIFEST}", manifest)
         self._put(MANIFEST, manifest)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import os
 import shutil
 import time
 from collections import Counter
@@ -34,7 +35,7 @@ from dataselect.planning.recipe import Recipe, load_recipe
 from dataselect.planning.shards import cut_pieces, list_shards, sample_pieces
 from dataselect.publish import Publisher, check_folder, locked, read_manifest
 from dataselect.stages.base import FittedStage, SelectStage, Stage
-from dataselect.walk import Inputs, WaitsFor, Walk
+from dataselect.walk import Inputs, PieceState, WaitsFor, Walk
 
 _MAX_REPAIRS = 1000
 _SEGMENT_PIECES = 2
@@ -376,27 +377,42 @@ def _write(walk: Walk, keys: list[str], publisher: Publisher | None) -> Outcome:
 def _publish(
     prepared: Prepared, walk: Walk, publisher: Publisher, outcome: Outcome, report: dict[str, Any]
 ) -> None:
+    pieces = publisher.assemble(outcome.records)
+    for piece, state in zip(pieces, walk.pieces, strict=True):
+        piece["input"] = _input_entry(state)
     manifest = {
         "row_digest": outcome.row_digest,
         "recipe": _portable_recipe(prepared.recipe),
         "ledger": {key: value for key, value in outcome.ledger.items() if key != "row_digest"},
         "bad_shards": walk.bad_shards,
         "fitted": _publish_models(prepared, walk, publisher.generation),
-        "pieces": publisher.assemble(outcome.records),
+        "pieces": pieces,
     }
     report["digest"] = publisher.publish(manifest, report)
 
 
+def _input_entry(state: PieceState) -> dict[str, Any]:
+    """What a piece held, for the manifest."""
+    return {
+        "n_shards": len(state.piece.shards),
+        "n_rows": sum(segment.n_rows for segment in state.segments),
+        "digest": fingerprint([segment.digest for segment in state.segments]),
+    }
+
+
 def _portable_recipe(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as it was run, without this machine's paths."""
-    folder = str(recipe.path.resolve().parent) + "/"
+    """The recipe as it was run, with paths relative to its folder."""
+    folder = recipe.path.resolve().parent
+    paths = {path for spec in recipe.stages for path in spec.stage.file_fields().values()}
+    paths |= set(recipe.input.shards)
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: plain(item) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
             return [plain(item) for item in value]
-        return value.removeprefix(folder) if isinstance(value, str) else value
+        is_path = isinstance(value, str) and value in paths and os.path.isabs(value)
+        return os.path.relpath(value, folder) if is_path else value
 
     stages = [{"use": s.use, **s.stage.model_dump(mode="json", by_alias=True)} for s in recipe.stages]
     tuning = {"batch_rows", "piece_bytes"}
