@@ -13,9 +13,11 @@ written as a stream.
 from __future__ import annotations
 
 import argparse
+import bz2
 import gzip
 import itertools
 import json
+import lzma
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -203,6 +205,9 @@ def make_bad(out: Path) -> str:
     (out / "mixed.jsonl.zst").write_bytes(
         zstandard.compress(write("mixed.jsonl.zst", bad_lines(documents)), level=3)
     )
+    for ending, compress in ((".bz2", bz2.compress), (".xz", lzma.compress)):
+        name = "mixed.jsonl" + ending
+        (out / name).write_bytes(compress(write(name, bad_lines(documents))))
     edges = [
         good_line("bom", prefix=b"\xef\xbb\xbf"),
         good_line("good"),
@@ -213,16 +218,17 @@ def make_bad(out: Path) -> str:
     (out / "crlf.jsonl").write_bytes(write("crlf.jsonl", [*crlf, ("blank_line", b"\r\n")]))
     (out / "empty.jsonl").write_bytes(write("empty.jsonl", []))
     (out / "blank.jsonl").write_bytes(write("blank.jsonl", [("blank_line", b"\n")] * 3))
-    write_bad_parquet(out / "nulls.parquet", documents, kinds)
+    write_bad_table(out / "nulls.parquet", documents, kinds)
+    write_bad_table(out / "nulls.arrow", documents, kinds)
     (out / "expected.json").write_text(json.dumps(expected(kinds), indent=1) + "\n", "utf-8")
     n_rows = sum(kind != "blank_line" for names in kinds.values() for kind in names)
     return f"{len(kinds)} shards, {n_rows} rows, {len(KINDS)} kinds"
 
 
-def write_bad_parquet(
+def write_bad_table(
     path: Path, documents: Iterator[make_sample.Document], kinds: dict[str, list[str]]
 ) -> None:
-    """Twelve rows in four row groups; every fourth text is null, one is invalid UTF-8, one too long."""
+    """Twelve rows in four groups; every fourth text is null, one is invalid UTF-8, one too long."""
     names = ["null_text" if i % 4 == 1 else "good" for i in range(12)]
     names[2], names[7] = "invalid_utf8", "too_long"
     rows = list(itertools.islice(documents, len(names)))
@@ -235,7 +241,11 @@ def write_bad_parquet(
     # A binary array viewed as string: Arrow itself would refuse the invalid text.
     text = pa.array(values, pa.binary()).view(pa.string())
     table = pa.table({"id": pa.array([row.id for row in rows]), "text": text})
-    pq.write_table(table, path, compression="snappy", row_group_size=3)
+    if path.suffix == ".parquet":
+        pq.write_table(table, path, compression="snappy", row_group_size=3)
+    else:
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table, max_chunksize=3)
     kinds[path.name] = names
 
 
