@@ -86,8 +86,8 @@ def _loading(patterns: Mapping[Format, list[str]]) -> Iterator[str]:
     else:
         yield (
             f"The shards are of {len(patterns)} formats ({', '.join(sorted(patterns))}). A folder that "
-            "`load_dataset` takes has one; load each. (Where all rows have the same fields, `output.format` in\n"
-            "the recipe makes one of them.)\n"
+            "`load_dataset` takes has one; load each. (Where all rows have the same fields, `output.format`\n"
+            "in the recipe makes one of them.)\n"
         )
         calls = [
             f'datasets.load_dataset("{_BUILDERS[form]}", data_files={paths})["train"]'.replace("'", '"')
