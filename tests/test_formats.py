@@ -67,6 +67,16 @@ def test_a_cut_shard_stops_the_run_by_name_and_a_whole_one_goes_on(tmp_path, nam
     assert dataselect.run(recipe, workers=1)["rows"]["in"] == 600
 
 
+@pytest.mark.parametrize("ending", [".jsonl.bz2", ".jsonl.xz", ".arrow", ".parquet"])
+@pytest.mark.parametrize("content", [b"", b"x", b"hello, this is nothing at all"])
+def test_a_shard_that_is_none_is_named(tmp_path, ending, content):
+    recipe = project(tmp_path, ["a.jsonl"], 5)
+    (tmp_path / "in" / f"b{ending}").write_bytes(content)
+    with pytest.raises(BadShard, match=rf"b{ending}: .*truncated"):
+        dataselect.run(recipe, workers=1)
+    assert not (tmp_path / "out/manifest.json").exists()
+
+
 # Arrow, and folders that `datasets` saved ----------------------------------------------------------------
 
 

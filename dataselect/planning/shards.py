@@ -161,8 +161,9 @@ def _row_group_bounds(shard: Shard, piece_bytes: int) -> list[int]:
 
 
 def _record_batch_bounds(shard: Shard, piece_bytes: int) -> list[int]:
-    offsets = batch_offsets(ShardSource(shard)) if shard.size > piece_bytes else [0]
-    return _first_at_grid(offsets, piece_bytes, shard.size)
+    if shard.size <= piece_bytes:
+        return [0]
+    return _first_at_grid(batch_offsets(ShardSource(shard)), piece_bytes, shard.size)
 
 
 def _first_at_grid(offsets: Sequence[int], step: int, size: int) -> list[int]:
