@@ -20,6 +20,7 @@ import zstandard
 
 from dataselect.core.errors import BadShard, DataselectError, Locked, RecipeError
 from dataselect.core.listener import Listener
+from dataselect.report.trainview import render
 from dataselect.training import metrics, split
 from dataselect.training.fasttext_process import ZEROED_MEMORY, Job
 from dataselect.training.lines import label_name, training_line
@@ -344,6 +345,26 @@ def test_figures_of_each_label_by_hand():
     assert figures["c"] == {"n_docs": 0, "auc": None, "precision": None, "recall": None, "f1": None}
 
 
+def test_texts_under_several_labels_are_counted(tmp_path):
+    texts = [*"aabbbcd", "a", "b"]
+    labels = [*"xyxyzxx", "x", "x"]  # a: x y x, b: x y z x, c and d: x
+    rows = [{"text": text, "y": label} for text, label in zip(texts, labels, strict=True)]
+    path = write_rows(tmp_path / "a.jsonl", rows)
+    card = train(spec_of(tmp_path / "m.bin", shards=(path,), label_column="y", holdout=0, epoch=1))
+    assert card["n_texts_of_several_labels"] == 2
+    assert "2 texts stand under more than one label" in render(card)
+
+
+def test_many_labels_are_shown_by_size(tmp_path):
+    rows = [{"text": f"w{i} v", "y": f"l{i % 32:02d}"} for i in range(320)] + [{"text": "w", "y": "l31"}]
+    path = write_rows(tmp_path / "a.jsonl", rows)
+    card = train(spec_of(tmp_path / "m.bin", shards=(path,), label_column="y", holdout=0, epoch=1))
+    shown = render(card)
+    assert "and 2 rarer labels, in the card" in shown
+    assert shown.index("\nl31 ") < shown.index("\nl00 ")
+    assert "nothing was held out" in shown
+
+
 # Labels in a column ------------------------------------------------------------------------------------
 
 
@@ -358,6 +379,7 @@ def test_more_than_two_labels_are_a_softmax_of_all(tmp_path):
     assert list(card["labels"]) == ["Haitian_Creole", "en", "rare", "中文"]
     assert card["renamed_labels"] == {"Haitian_Creole": "Haitian Creole"}
     assert card["rows"]["unlabelled"] == 2
+    assert "held out: accuracy 1.000, mean AUC 1.000" in render(card)
     figures = card["held_out"]["by_label"]
     assert all(figures[name]["f1"] > 0.9 for name in ("Haitian_Creole", "en", "中文"))
     assert scores_of(tmp_path / "m.bin", ["t1w1 t1w2 t1w3"], "中文")[0] > 0.8
@@ -527,7 +549,7 @@ def test_usual_rate_and_epochs_are_the_packages_for_many_lines():
 # Crashes -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("limit_bytes", [30_000, 150_000])
+@pytest.mark.parametrize("limit_bytes", [pytest.param(30_000, marks=pytest.mark.slow), 150_000])
 def test_a_full_disk_leaves_no_half_model(shards, tmp_path, limit_bytes):
     """Files of more than limit_bytes fail as on a full disk: while the texts are written, or the model."""
     code = (

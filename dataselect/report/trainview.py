@@ -46,14 +46,15 @@ _LEFT_OUT = {"empty": "without a word", "unlabelled": "without a label"}
 def _labels(card: dict[str, Any]) -> list[str]:
     held = card["held_out"].get("by_label", {})
     rows = [["label", "train docs", "train lines", "held out", "precision", "recall", "F1", "AUC"]]
-    for name, counts in list(card["labels"].items())[:_MAX_LABELS]:
+    by_size = sorted(card["labels"].items(), key=lambda item: (-item[1]["train_docs"], item[0]))
+    for name, counts in by_size[:_MAX_LABELS] if len(by_size) > _MAX_LABELS else card["labels"].items():
         figures = held.get(name, {})
         numbers = [f"{counts[key]:,}" for key in ("train_docs", "train_lines", "held_out_docs")]
         rows.append(
             [name, *numbers, *(_number(figures.get(k)) for k in ("precision", "recall", "f1", "auc"))]
         )
     more = len(card["labels"]) - _MAX_LABELS
-    return [*table(rows), *([f"and {more} labels more, in the card"] if more > 0 else [])]
+    return [*table(rows), *([f"and {more} rarer labels, in the card"] if more > 0 else [])]
 
 
 def _cleaning(cleaning: dict[str, Any] | None) -> list[str]:
@@ -65,7 +66,9 @@ def _cleaning(cleaning: dict[str, Any] | None) -> list[str]:
 
 def _kept(held: dict[str, Any]) -> list[str]:
     if "kept" not in held:
-        return []
+        if not held["n_docs"]:
+            return ["nothing was held out: how well the model does is not known"]
+        return [f"held out: accuracy {_number(held['accuracy'])}, mean AUC {_number(held['mean_auc'])}"]
     rows = [["kept", "threshold", "precision", "recall"]]
     for row in held["kept"]:
         threshold = f"{row['threshold']:.9g}"

@@ -94,10 +94,17 @@ def label_counts(
 
 def n_texts_of_several_labels(documents: Documents, used: np.ndarray) -> int:
     """Distinct texts among the used documents that have more than one label."""
-    pairs = np.column_stack([documents.keys[used, :2], documents.label[used].astype(np.uint64)])
-    distinct = np.unique(pairs, axis=0)
-    _, times = np.unique(distinct[:, :2], axis=0, return_counts=True)
-    return int((times > 1).sum())
+    label, keys = documents.label[used], documents.keys[used]
+    order = np.lexsort((label, keys[:, 1], keys[:, 0]))
+    label, keys = label[order], keys[order]
+    is_copy = (keys[1:, :2] == keys[:-1, :2]).all(axis=1)
+    text = np.cumsum(~is_copy)
+    return len(np.unique(text[is_copy & (label[1:] != label[:-1])]))
+
+
+def is_reproducible(threads: int) -> bool:
+    """Whether the same training gives the same bytes: one thread, an allocator that clears when told to."""
+    return threads == 1 and platform.libc_ver()[0] == "glibc"
 
 
 def versions() -> dict[str, str]:

@@ -149,7 +149,7 @@ class _Training:
             **self._card,
             "fasttext": spec.fasttext_params(len(self._lines)),
             "options": options,
-            "reproducible": spec.threads == 1,
+            "reproducible": figures.is_reproducible(spec.threads),
             **figures.input_figures(documents),
             "versions": figures.versions(),
             "seconds": round(time.monotonic() - started, 2),
