@@ -153,12 +153,12 @@ def train(
     epoch: Annotated[
         int | None,
         typer.Option(
-            help="passes over the documents  [default: 5, up to 50 for less than 10,000]", show_default=False
+            help="passes over the documents  [default: 5, up to 50 for few documents]", show_default=False
         ),
     ] = None,
     lr: Annotated[
         float | None,
-        typer.Option(help="learning rate  [default: 0.1, up to 1 for less than 100,000]", show_default=False),
+        typer.Option(help="learning rate  [default: 0.1, up to 1 for few documents]", show_default=False),
     ] = None,
     seed: Annotated[int, typer.Option(help="of the random start and of all hashes")] = 0,
     threads: Annotated[

@@ -439,6 +439,10 @@ def test_ids_given_as_labels_are_noticed(tmp_path, monkeypatch):
         DataselectError, match=r"more than 5 different values, such as 'id-5'; is it the label"
     ):
         train(spec_of(tmp_path / "m.bin", shards=(path,), label_column="y"))
+    monkeypatch.undo()
+    path = write_rows(tmp_path / "b.jsonl", [{"text": "a", "y": f"id-{i}"} for i in range(30)])
+    with pytest.raises(DataselectError, match="'y' has 30 different values in 30 documents; is it the label"):
+        train(spec_of(tmp_path / "m.bin", shards=(path,), label_column="y"))
 
 
 # Bad input ---------------------------------------------------------------------------------------------
@@ -544,6 +548,9 @@ def test_usual_rate_and_epochs_are_the_packages_for_many_lines():
     assert (usual_lr(500_000), usual_lr(10**9)) == (0.1, 0.1)
     assert (usual_epoch(2000), usual_epoch(10), usual_epoch(0)) == (25, 50, 50)
     assert (usual_lr(125_000), usual_lr(10)) == (0.2, 1.0)
+    # With many labels each is seen less often; but the time stays bounded.
+    assert (usual_epoch(20_000, 100), usual_lr(500_000, 8)) == (25, 0.2)
+    assert (usual_epoch(10**6, 1000), usual_lr(10**6, 1000)) == (5, 1.0)
 
 
 # Crashes -----------------------------------------------------------------------------------------------

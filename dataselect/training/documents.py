@@ -17,6 +17,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from dataselect.core.errors import BadShard, DataselectError, RecipeError
+from dataselect.core.listener import Listener
 from dataselect.core.pieces import SUFFIXES, Piece, Shard, suffix_of
 from dataselect.io.batch import TextBatch
 from dataselect.io.reader import ReadSpec, ShardSource, iter_piece
@@ -28,6 +29,7 @@ from dataselect.training.spec import TrainSpec
 
 MAX_LABELS = 10_000
 """More different values are ids or texts, not labels."""
+_FEW_LABELS = 20
 SPLIT, CHOICE, ORDER = 0, 1, 2
 """Columns of Documents.keys: what is held out and in which fold; what balancing takes; the order."""
 _KEY_BYTES = 24
@@ -110,7 +112,9 @@ def list_inputs(spec: TrainSpec) -> list[InputShard]:
     return inputs
 
 
-def read_documents(spec: TrainSpec, inputs: list[InputShard], lines: Path) -> Documents:
+def read_documents(
+    spec: TrainSpec, inputs: list[InputShard], lines: Path, listener: Listener | None = None
+) -> Documents:
     """Read all shards, write `lines`; fills in the counts of `inputs`.
 
     Raises BadShard where a shard can't be read to its end, DataselectError where more rows are bad than
@@ -118,6 +122,8 @@ def read_documents(spec: TrainSpec, inputs: list[InputShard], lines: Path) -> Do
     """
     column = spec.label_column or spec.score_column
     read_spec = ReadSpec(spec.text, column, 64 << 20, 1 << 62, 16_384)
+    hear = listener or Listener()
+    hear.phase("read", len(inputs), len(inputs), sum(item.shard.size for item in inputs))
     with lines.open("wb") as file:
         collector = _Collector(file, spec)
         for number, item in enumerate(inputs):
@@ -125,6 +131,9 @@ def read_documents(spec: TrainSpec, inputs: list[InputShard], lines: Path) -> Do
             with _in_words_of(spec, "--shards"):
                 for batch in iter_piece(Piece((item.shard,), form, codec), read_spec):
                     collector.add(batch, number, item)
+                    hear.progress(batch.n_rows, batch.n_bytes_read)
+            hear.task_done(item.shard.name, item.shard.size, {})
+    hear.phase_done()
     documents = collector.documents(lines, inputs)
     _check_bad_rows(spec, inputs, collector.first_bad)
     _check_labelled(spec, inputs, documents)
@@ -270,7 +279,12 @@ def _check_bad_rows(spec: TrainSpec, inputs: list[InputShard], first_bad: str) -
 
 def _check_labelled(spec: TrainSpec, inputs: list[InputShard], documents: Documents) -> None:
     column = spec.label_column or spec.score_column
-    if len(documents):
+    n_docs, n_labels = len(documents), len(documents.labels)
+    if n_labels > max(n_docs / 2, _FEW_LABELS):
+        raise DataselectError(
+            f"column '{column}' has {n_labels:,} different values in {n_docs:,} documents; is it the label?"
+        )
+    if n_docs:
         return
     if column is None or not any(item.n_unlabelled for item in inputs):
         raise DataselectError(

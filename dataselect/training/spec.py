@@ -70,29 +70,36 @@ class TrainSpec:
     retrain: bool = False
     force: bool = False
 
-    def fasttext_params(self, n_lines: int) -> dict[str, int | float | str]:
-        """Arguments of the package's train_supervised, for this many training lines."""
-        epoch = usual_epoch(n_lines) if self.epoch is None else self.epoch
+    def fasttext_params(self, n_lines: int, n_labels: int) -> dict[str, int | float | str]:
+        """Arguments of the package's train_supervised, for this many training lines and labels."""
+        epoch = usual_epoch(n_lines, n_labels) if self.epoch is None else self.epoch
         return {
             "dim": self.dim, "wordNgrams": self.word_ngrams, "minn": self.minn, "maxn": self.maxn,
             "bucket": self.bucket, "minCount": self.min_count, "epoch": epoch,
-            "lr": usual_lr(n_lines * epoch) if self.lr is None else self.lr,
+            "lr": usual_lr(n_lines * epoch, n_labels) if self.lr is None else self.lr,
             "loss": "softmax", "thread": self.threads, "seed": self.seed,
         }  # fmt: skip
 
 
-def usual_epoch(n_lines: int) -> int:
-    """5, the package's own; more for fewer than 10,000 lines, so that 50,000 are seen in all (50 at most)."""
-    return min(max(_BASE_EPOCH, -(-_ENOUGH_STEPS // max(n_lines, 1))), _MAX_EPOCH)
+def usual_epoch(n_lines: int, n_labels: int = 2) -> int:
+    """5, the package's own; more where less than 25,000 lines of a label would be seen.
 
-
-def usual_lr(n_steps: int) -> float:
-    """0.1, the package's own, for 500,000 lines seen or more; with fewer it grows by their root, up to 1.
-
-    fastText moves by one line at a time, from zero. On 300 web pages of two kinds 5 epochs at 0.1 hardly
-    begin (held-out AUC 0.86; as chosen here 0.99), on 3,000 they give 0.94 (0.997).
+    At most 50, and no more than 500,000 lines in all are seen for that.
     """
-    return round(min(max(_BASE_LR, _BASE_LR * (_MANY_STEPS / max(n_steps, 1)) ** 0.5), _MAX_LR), 3)
+    wanted = -(-_ENOUGH_STEPS * n_labels // max(2 * n_lines, 1))
+    affordable = max(_MANY_STEPS // max(n_lines, 1), _BASE_EPOCH)
+    return min(max(_BASE_EPOCH, wanted), _MAX_EPOCH, affordable)
+
+
+def usual_lr(n_steps: int, n_labels: int = 2) -> float:
+    """0.1, the package's own, where 250,000 lines of a label are seen or more.
+
+    With fewer it grows by their root, up to 1. fastText moves by one line at a time, from zero: on 300 web
+    pages of two kinds 5 epochs at 0.1 hardly begin (held-out AUC 0.86; as chosen here 0.99), on 3,000 they
+    give 0.94 (0.997).
+    """
+    steps_of_two = max(2 * n_steps / n_labels, 1)
+    return round(min(max(_BASE_LR, _BASE_LR * (_MANY_STEPS / steps_of_two) ** 0.5), _MAX_LR), 3)
 
 
 def check(spec: TrainSpec) -> None:

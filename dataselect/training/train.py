@@ -41,8 +41,9 @@ def train(spec: TrainSpec, listener: Listener | None = None) -> dict[str, Any]:
     started = time.monotonic()
     inputs = list_inputs(spec)
     with explained(str(spec.out)), workspace(spec.out) as folder:
-        documents = read_documents(spec, inputs, folder / "lines.txt")
-        training = _Training(spec, folder, documents, listener or Listener())
+        listener = listener or Listener()
+        documents = read_documents(spec, inputs, folder / "lines.txt", listener)
+        training = _Training(spec, folder, documents, listener)
         training.prepare()
         training.clean()
         training.fit()
@@ -147,7 +148,7 @@ class _Training:
             "renamed_labels": documents.renamed,
             "n_texts_of_several_labels": self._n_conflicting,
             **self._card,
-            "fasttext": spec.fasttext_params(len(self._lines)),
+            "fasttext": self._params(self._lines),
             "options": options,
             "reproducible": figures.is_reproducible(spec.threads),
             **figures.input_figures(documents),
@@ -168,6 +169,9 @@ class _Training:
     def _model_file(self) -> Path:
         return self.folder / f"model{self.spec.out.suffix}"
 
+    def _params(self, lines: np.ndarray) -> dict[str, int | float | str]:
+        return self.spec.fasttext_params(len(lines), len(np.unique(self.documents.label[lines])))
+
     def _beside(self, ending: str) -> Path:
         return self.spec.out.with_name(self.spec.out.name + ending)
 
@@ -184,7 +188,7 @@ class _Training:
         quantize: dict[str, int | bool] | None = None,
     ) -> np.ndarray:
         """Train on documents `lines`, in that order; probabilities of the documents `predict`."""
-        params = self.spec.fasttext_params(len(lines))
+        params = self._params(lines)
         self.listener.note(
             f"training {what}: {len(lines):,} lines, {params['epoch']} epochs, lr {params['lr']}"
         )
