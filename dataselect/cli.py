@@ -74,7 +74,7 @@ def run(
     from dataselect.report import funnel, profile
     from dataselect.report.progress import Progress
 
-    share = None if sample is None else _share(sample)
+    share = None if sample is None else _sample_share(sample)
     listener = Progress(quiet=quiet)
     report = runner.run(recipe, workers=workers, sets=sets, sample=share, rehash=rehash, listener=listener)
     _print(report, as_json, funnel.render)
@@ -95,42 +95,134 @@ def plan(
 
 @app.command()
 def train(
-    positive: Annotated[list[Path], typer.Option(help="shard of documents wanted; repeat for more")],
-    out: Annotated[Path, typer.Option(help="model file to write (.bin)")],
-    negative: Annotated[list[Path], typer.Option(help="shard of documents not wanted")] = [],
-    text: Annotated[str, typer.Option(help="text column")] = "text",
+    out: Annotated[Path, typer.Option(help="model to write: .bin, or .ftz with --quantize")],
+    positive: Annotated[
+        list[str], typer.Option(help="shards of documents wanted; a glob pattern, repeat for more")
+    ] = [],
+    negative: Annotated[list[str], typer.Option(help="shards of documents not wanted")] = [],
+    shards: Annotated[
+        list[str], typer.Option(help="instead of these two: shards with a column that tells")
+    ] = [],
     label_column: Annotated[
-        str | None, typer.Option(help="column with the label, instead of two sets")
+        str | None, typer.Option(help="column with the label; two labels or more")
     ] = None,
-    positive_label: Annotated[str, typer.Option(help="label of the documents wanted")] = "hq",
-    negative_label: Annotated[str, typer.Option(help="label of the documents not wanted")] = "lq",
-    dim: Annotated[int, typer.Option(min=1, help="size of the vectors")] = 100,
-    word_ngrams: Annotated[int, typer.Option(min=1, help="longest word n-gram")] = 2,
-    bucket: Annotated[int, typer.Option(min=1, help="hash buckets for n-grams")] = 2_000_000,
-    epoch: Annotated[int, typer.Option(min=1, help="passes over the training documents")] = 5,
-    holdout: Annotated[float, typer.Option(min=0, max=0.9, help="share held out to measure AUC")] = 0.1,
-    threads: Annotated[int, typer.Option(min=1, help="more than one is not reproducible")] = 1,
+    score_column: Annotated[
+        str | None, typer.Option(help="column with a number, which the limits make a label of")
+    ] = None,
+    positive_min: Annotated[float | None, typer.Option(help="scores from this up are positive")] = None,
+    negative_max: Annotated[
+        float | None, typer.Option(help="scores up to this are negative; those between are left out")
+    ] = None,
+    positive_top: Annotated[
+        str | None, typer.Option(metavar="SHARE", help="or: the best 10% are positive")
+    ] = None,
+    negative_bottom: Annotated[
+        str | None, typer.Option(metavar="SHARE", help="or: the worst 50% are negative")
+    ] = None,
+    text: Annotated[list[str], typer.Option(help="text column; repeat to join several by a newline")] = [
+        "text"
+    ],
+    positive_label: Annotated[
+        str | None,
+        typer.Option(help="label whose probability will be the score  [default: hq]", show_default=False),
+    ] = None,
+    negative_label: Annotated[str, typer.Option(help="label of the others")] = "lq",
+    max_bad_rows: Annotated[
+        str, typer.Option(help="share (never less than 10 rows), or from 1 up a number; more fail")
+    ] = "0.1%",
+    balance: Annotated[
+        str, typer.Option(metavar="none|downsample|upsample", help="make labels equally frequent in training")
+    ] = "none",
+    clean_labels: Annotated[
+        bool, typer.Option("--clean-labels", help="find and leave out wrong labels (trains 5 models more)")
+    ] = False,
+    holdout: Annotated[
+        str, typer.Option(metavar="SHARE", help="kept from training, to judge the model by")
+    ] = "10%",
+    learning_curve: Annotated[
+        bool, typer.Option("--learning-curve", help="also judge models of 1/8, 1/4 and 1/2 of the lines")
+    ] = False,
+    word_ngrams: Annotated[int, typer.Option(help="longest word n-gram")] = 2,
+    minn: Annotated[int, typer.Option(help="shortest character n-gram (languages: 2)")] = 0,
+    maxn: Annotated[int, typer.Option(help="longest character n-gram (languages: 5); 0: none")] = 0,
+    dim: Annotated[int, typer.Option(help="size of the vectors")] = 100,
+    bucket: Annotated[
+        int, typer.Option(help="hash buckets for n-grams; the file has (words + bucket) x dim x 4 bytes")
+    ] = 2_000_000,
+    min_count: Annotated[int, typer.Option(help="leave out words less frequent than this")] = 1,
+    epoch: Annotated[
+        int | None,
+        typer.Option(
+            help="passes over the documents  [default: 5, up to 50 for few documents]", show_default=False
+        ),
+    ] = None,
+    lr: Annotated[
+        float | None,
+        typer.Option(help="learning rate  [default: 0.1, up to 1 for few documents]", show_default=False),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="of the random start and of all hashes")] = 0,
+    threads: Annotated[
+        int, typer.Option(help="more than one is faster, and gives another model every time")
+    ] = 1,
+    quantize: Annotated[bool, typer.Option("--quantize", help="write a small .ftz")] = False,
+    cutoff: Annotated[int, typer.Option(help="words and n-grams that --quantize keeps; 0: all")] = 0,
+    retrain: Annotated[bool, typer.Option("--retrain", help="train on after --cutoff")] = False,
+    force: Annotated[bool, typer.Option("--force", help="replace a model that exists")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="no progress")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a fastText classifier from labelled shards, with a model card beside it."""
-    from dataselect.training import train_fasttext
+    """Train a fastText classifier from labelled shards; write it with a model card beside it.
 
-    card = train_fasttext(
-        positive,
-        negative,
-        out,
-        text=text,
+    \b
+      dataselect train --positive 'hq/*.jsonl' --negative 'lq/*.jsonl' --out quality.bin
+      dataselect train --shards 'pages/*.parquet' --label-column lang --out lang.bin
+      dataselect train --shards 'graded/*.jsonl' --score-column grade \\
+          --positive-min 3 --negative-max 2 --out edu.bin
+    """  # noqa: D301 - click keeps the lines of a paragraph that begins with a backspace
+    from dataselect.report import trainview
+    from dataselect.report.progress import Progress
+    from dataselect.training.spec import TrainSpec
+    from dataselect.training.train import train as train_classifier
+
+    spec = TrainSpec(
+        out=out,
+        positive=tuple(positive),
+        negative=tuple(negative),
+        shards=tuple(shards),
+        text=tuple(text),
         label_column=label_column,
+        score_column=score_column,
+        positive_min=positive_min,
+        negative_max=negative_max,
+        positive_top=None if positive_top is None else _share("--positive-top", positive_top),
+        negative_bottom=None if negative_bottom is None else _share("--negative-bottom", negative_bottom),
         positive_label=positive_label,
         negative_label=negative_label,
-        dim=dim,
+        max_bad_rows=max_bad_rows,
+        balance=balance,
+        clean_labels=clean_labels,
+        holdout=_share("--holdout", holdout),
+        learning_curve=learning_curve,
         word_ngrams=word_ngrams,
+        minn=minn,
+        maxn=maxn,
+        dim=dim,
         bucket=bucket,
+        min_count=min_count,
         epoch=epoch,
-        holdout=holdout,
+        lr=lr,
+        seed=seed,
         threads=threads,
+        quantize=quantize,
+        cutoff=cutoff,
+        retrain=retrain,
+        force=force,
     )
-    _print(card, as_json, lambda card: json.dumps(card, indent=1, ensure_ascii=False))
+    try:
+        card = train_classifier(spec, None if quiet else Progress())
+    except _Stopped as stopped:
+        raise _Stopped(stopped.args[0], "nothing was written") from None
+    _print(card, as_json, trainview.render)
 
 
 @app.command()
@@ -168,14 +260,20 @@ def _print(result: Any, as_json: bool, render: Callable[[Any], str]) -> None:
     print(json.dumps(result, indent=1, ensure_ascii=False) if as_json else render(result))
 
 
-def _share(text: str) -> float:
+def _share(option: str, text: str) -> float:
     from dataselect.core.sizes import parse_share
 
     try:
         share = parse_share(text)
     except ValueError as error:
-        raise RecipeError(f"--sample {text}: {error}") from None
-    if not isinstance(share, float) or not 0 < share <= 1:
+        raise RecipeError(f"{option} {text}: {error}") from None
+    assert isinstance(share, float)
+    return share
+
+
+def _sample_share(text: str) -> float:
+    share = _share("--sample", text)
+    if not 0 < share <= 1:
         raise RecipeError(f"--sample {text}: expected a share in (0, 1], such as 1% or 0.01")
     return share
 
@@ -209,5 +307,6 @@ def main() -> None:
         sys.exit(1)
     except _Stopped as stopped:
         word = "stopped" if stopped.args[0] == signal.SIGINT else "terminated"
-        print(f"dataselect: {word}; the same command goes on from here", file=sys.stderr)
+        after = stopped.args[1] if len(stopped.args) > 1 else "the same command goes on from here"
+        print(f"dataselect: {word}; {after}", file=sys.stderr)
         sys.exit(128 + stopped.args[0])

@@ -291,8 +291,8 @@ def test_training_on_nothing_is_one_sentence(cli, tmp_path):
     pytest.importorskip("fasttext")
     (tmp_path / "a.jsonl").write_text(rows(3))
     args = ["--positive", tmp_path / "a.jsonl", "--out", tmp_path / "m.bin"]
-    fails(cli("train", *args), 1, "training needs documents of 'hq' and of one other label")
-    fails(cli("train", *args, "--negative", tmp_path / "none.jsonl"), 1, "none.jsonl")
+    fails(cli("train", *args), 2, "--negative is missing")
+    fails(cli("train", *args, "--negative", tmp_path / "none.jsonl"), 2, "none.jsonl")
     assert not (tmp_path / "m.bin").exists()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gzip
 import json
 import os
 import random
@@ -14,14 +13,13 @@ from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from dataselect.core.errors import BadModel, BadShard, DataselectError
+from dataselect.core.errors import BadModel
 from dataselect.io.fasttext_model import fold, prepare, read_header
 from dataselect.kernels import fasttext as kernel
 from dataselect.kernels import reference_fasttext as reference
-from dataselect.training import ZEROED_MEMORY, area_under_curve, train_fasttext, training_line
+from dataselect.training.fasttext_process import ZEROED_MEMORY
 
 fasttext = pytest.importorskip("fasttext", reason="the fastText package trains the models compared with")
 
@@ -391,86 +389,3 @@ def test_stage_scores_and_names_its_rules(bigram_path):
     np.testing.assert_array_equal(rules["q > 0.9"], columns["q"] > np.float32(0.9))
     with pytest.raises(BadModel, match="no label 'nope'"):
         stage_class()(model=str(bigram_path), label="nope").check_files()
-
-
-def write_jsonl(path, rows):
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "wt", encoding="utf-8") as file:
-        file.writelines(json.dumps(row) + "\n" for row in rows)
-
-
-@pytest.fixture
-def labelled_files(tmp_path):
-    rng = random.Random(8)
-    good, bad = ([{"text": make_text(rng, 20, t), "y": f"c{t}"} for _ in range(300)] for t in (0, 1))
-    good[0]["text"] = "a __label__evil b </s> hidden\nline"
-    write_jsonl(tmp_path / "good.jsonl.gz", good)
-    pq.write_table(pa.Table.from_pylist(bad), tmp_path / "bad.parquet")
-    return tmp_path / "good.jsonl.gz", tmp_path / "bad.parquet"
-
-
-def small(**params):
-    return {"dim": 8, "bucket": 2000, "lr": 0.5, **params}
-
-
-def test_trained_model_scores_and_its_card_tells_how_well(labelled_files, tmp_path):
-    good, bad = labelled_files
-    out = tmp_path / "made" / "quality.bin"
-    card = train_fasttext([good], [bad], out, **small())
-    assert json.loads((tmp_path / "made" / "quality.bin.json").read_text()) == card
-    assert sorted(path.name for path in out.parent.iterdir()) == ["quality.bin", "quality.bin.json"]
-    assert read_header(out).labels in (["hq", "lq"], ["lq", "hq"])
-    assert card["held_out_auc"] > 0.95
-    assert card["held_out_accuracy"] > 0.9
-    assert sum(card["n_train"].values()) + sum(card["n_held_out"].values()) == 600
-    scores = kernel.score_texts(*buffers(["t0w1 t0w2", "t1w1 t1w2"]), prepare(out, "hq"))
-    assert scores[0] > 0.5 > scores[1]
-
-
-def test_training_does_not_depend_on_the_order_of_rows(labelled_files, tmp_path):
-    good, bad = labelled_files
-    first = train_fasttext([good], [bad], tmp_path / "a.bin", **small())
-    with gzip.open(good, "rt", encoding="utf-8") as file:
-        write_jsonl(tmp_path / "turned.jsonl", [json.loads(line) for line in file][::-1])
-    second = train_fasttext([tmp_path / "turned.jsonl"], [bad], tmp_path / "b.bin", **small())
-    assert first["model_digest"] == second["model_digest"]
-
-
-def test_training_takes_labels_from_a_column(labelled_files, tmp_path):
-    good, bad = labelled_files
-    card = train_fasttext(
-        [good, bad], [], tmp_path / "m.bin", label_column="y", positive_label="c1", holdout=0, **small()
-    )
-    assert card["n_train"] == {"c0": 300, "c1": 300}
-    assert card["held_out_auc"] is None
-    with pytest.raises(
-        DataselectError, match=r"documents of 'c7' and of one other label; found c0: 300, c1: 300"
-    ):
-        train_fasttext([good, bad], [], tmp_path / "m.bin", label_column="y", positive_label="c7", holdout=0)
-
-
-def test_training_stops_at_a_damaged_input(labelled_files, tmp_path):
-    good, bad = labelled_files
-    good.write_bytes(good.read_bytes()[:-200])
-    with pytest.raises(BadShard, match=r"good\.jsonl\.gz"):
-        train_fasttext([good], [bad], tmp_path / "m.bin", **small())
-    write_jsonl(tmp_path / "other.jsonl", [{"body": "x"}])
-    with pytest.raises(BadShard, match=r"other\.jsonl: row 0 has no 'text'"):
-        train_fasttext([tmp_path / "other.jsonl"], [bad], tmp_path / "m.bin", **small())
-    assert not list(tmp_path.glob("*m.bin*"))
-
-
-def test_training_without_the_package_says_what_to_install(monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "fasttext", None)
-    with pytest.raises(DataselectError, match=r"scoring does not.*fasttext-numpy2-wheel"):
-        train_fasttext([], [], tmp_path / "m.bin")
-
-
-def test_training_lines_hold_no_labels_and_no_line_ends():
-    assert training_line("a\nb\r\0c __label__x d </s> e x__label__") == b"a b  c d e x__label__"
-
-
-def test_auc_counts_ties_half():
-    scores, positive = np.array([0.1, 0.4, 0.4, 0.8]), np.array([False, False, True, True])
-    assert area_under_curve(scores, positive) == pytest.approx(3.5 / 4)
-    assert area_under_curve(scores, np.ones(4, np.bool_)) is None
