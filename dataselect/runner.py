@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import xxhash
 
@@ -526,5 +526,8 @@ def _scratch_bytes(prepared: Prepared, walk: Walk) -> int:
     for stage in prepared.inputs.stages:
         per_row += 9 * len(stage.output_columns())
         per_row += 13 * getattr(stage, "keys_per_doc", lambda: 0)()
-    fits = sum(role == "sample" for read in prepared.inputs.reads for _, role in read.roles)
-    return round(text / _ROW_BYTES * per_row + min(text, 64 << 20) * 0.8 * fits)
+    samples = 0
+    for i in (i for read in prepared.inputs.reads for i, role in read.roles if role == "sample"):
+        most = cast("FittedStage", prepared.inputs.stages[i]).sample_bytes()
+        samples += text if most is None else min(text, most)
+    return round(text / _ROW_BYTES * per_row + samples * 0.8)

@@ -92,8 +92,8 @@ def test_a_score_is_the_sum_of_its_n_grams_and_per_ngram_their_mean(tmp_path):
     model = fitted(stage, raw)
     one, two, three_tokens = stage.columns(texts_of(raw), model)["importance"]
     assert three_tokens == 2 * one + two
-    mean = stage.model_copy(update={"per_ngram": True}).columns(texts_of(raw), model)["importance"][2]
-    assert mean == np.rint(three_tokens / 3 * SCALE) / SCALE
+    mean = stage.model_copy(update={"per": "ngram"}).columns(texts_of(raw), model)["importance"][2]
+    assert mean == three_tokens / 3
 
 
 def test_order_and_batches_of_the_sample_do_not_matter(tmp_path):

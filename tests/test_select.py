@@ -21,7 +21,7 @@ class ListPool(Pool):
         n_docs = len(n_bytes)
         edges = [0, *sorted(min(cut, n_docs) for cut in cuts), n_docs]
         self._batches = [
-            PoolBatch(None if values is None else values[a:b], keys[a:b], n_bytes[a:b], n_words[a:b])
+            PoolBatch({} if values is None else {"x": values[a:b]}, keys[a:b], n_bytes[a:b], n_words[a:b])
             for a, b in pairwise(edges)
         ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -110,20 +111,14 @@ def _totals(rows: np.ndarray, sizes: dict[str, np.ndarray]) -> dict[str, int]:
 def pool_batch(
     context: Context,
     refs: SegmentRefs,
-    stage: SelectStage | None,
-    column_stage: int | None,
+    column_stages: Mapping[str, int],
     alive: np.ndarray,
 ) -> PoolBatch:
-    """What a SelectStage sees of a segment's alive rows."""
+    """What a SelectStage sees of a segment's alive rows; column_stages: column -> stage that adds it."""
     base = context.bundle(refs.base)
-    values = None
-    if stage is not None and column_stage is not None:
-        name = stage.input_columns()[0]
-        values = np.asarray(
-            stored_columns(context.bundle(refs.columns[column_stage]), alive)[name], np.float64
-        )
+    stored = {i: stored_columns(context.bundle(refs.columns[i]), alive) for i in set(column_stages.values())}
     return PoolBatch(
-        values,
+        {name: np.asarray(stored[i][name], np.float64) for name, i in column_stages.items()},
         _rows(base, "key", alive, (0, 2), np.uint64),
         _rows(base, "n_bytes", alive, (0,), np.int32).astype(np.int64),
         _rows(base, "n_words", alive, (0,), np.int32).astype(np.int64),
