@@ -18,6 +18,7 @@ import xxhash
 from dataselect.core.errors import DataselectError, ExpectFailed, RecipeError, TornArtifact
 from dataselect.core.fingerprint import fingerprint
 from dataselect.core.keys import artifact_name
+from dataselect.core.lengths import quantiles
 from dataselect.core.listener import Listener
 from dataselect.core.pieces import Piece, Shard
 from dataselect.engine.job import Job, OutputCall, StageCall, max_rss_bytes
@@ -459,7 +460,8 @@ def _report(prepared: Prepared, walk: Walk, figures: Figures, outcome: Outcome) 
     for i, flow in enumerate(ledger["stages"]):
         seconds = figures.seconds.get(f"{i}:{stages[i].use}")
         rate = flow["in"]["n_bytes"] / 1e6 / seconds if seconds else None
-        funnel.append({"stage": stages[i].use, **flow, "seconds": seconds, "mb_per_s": rate})
+        lengths = {"lengths": _lengths(flow)} if "lengths" in flow else {}
+        funnel.append({"stage": stages[i].use, **flow, **lengths, "seconds": seconds, "mb_per_s": rate})
     decisions = prepared.decisions
     return {
         "generation": outcome.generation,
@@ -482,6 +484,17 @@ def _report(prepared: Prepared, walk: Walk, figures: Figures, outcome: Outcome) 
         "seconds": {part: round(seconds, 4) for part, seconds in sorted(figures.seconds.items())},
         "wall_s": time.perf_counter() - figures.started,
         "max_rss_bytes": {"worker": figures.workers_max_rss_bytes, "coordinator": max_rss_bytes()},
+    }
+
+
+def _lengths(flow: Mapping[str, Any]) -> dict[str, Any]:
+    """Mean and quantiles of the bytes and words of what reached a selection ('in') and of what it kept."""
+    return {
+        side: {
+            name: {"mean": flow[side][name] / max(flow[side]["docs"], 1), **quantiles(bins)}
+            for name, bins in sizes.items()
+        }
+        for side, sizes in flow["lengths"].items()
     }
 
 

@@ -34,7 +34,7 @@ from dataselect.planning.reads import ReadPlan
 from dataselect.stages.base import DedupStage, FittedStage, SelectStage, Stage
 
 BASE_VERSION = 1
-WRITE_VERSION = 1
+WRITE_VERSION = 2
 _KEYS_PER_PARTITION = 4_000_000  # about 200 MB in the grouping task
 _MAX_PARTITIONS = 1024
 

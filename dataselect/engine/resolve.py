@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from dataselect.core.lengths import histogram
 from dataselect.engine.columns import stored_columns, unpack
 from dataselect.engine.job import Context
 from dataselect.io.bundle import Bundle
@@ -42,7 +43,7 @@ class Resolution:
     reasons: dict[int, pa.Array]
     """Stage index -> string[n_rows], null where the stage did not drop the row."""
     flow: list[dict[str, Any]]
-    """For every stage: documents, bytes and words in, and by rule dropped."""
+    """For every stage: documents, bytes and words in, and by rule dropped; of a selection lengths too."""
 
     @property
     def alive(self) -> np.ndarray:
@@ -64,7 +65,13 @@ def resolve(context: Context, refs: SegmentRefs, upto: int) -> Resolution:
     for stage in range(upto):
         alive = out.alive
         rules = _broken_rules(context, refs, stage, alive)
-        out.flow.append(_apply(out, stage, alive, rules, sizes))
+        flow = _apply(out, stage, alive, rules, sizes)
+        if isinstance(context.stages[stage], SelectStage):
+            flow["lengths"] = {
+                "in": _histograms(alive, sizes),
+                "out": _histograms(out.alive, sizes),
+            }
+        out.flow.append(flow)
     return out
 
 
@@ -106,6 +113,10 @@ def _apply(
 def _totals(rows: np.ndarray, sizes: dict[str, np.ndarray]) -> dict[str, int]:
     sums = {name: int(values[rows].sum(dtype=np.int64)) for name, values in sizes.items()}
     return {"docs": len(rows), **sums}
+
+
+def _histograms(alive: np.ndarray, sizes: dict[str, np.ndarray]) -> dict[str, dict[str, int]]:
+    return {name: histogram(values[alive]) for name, values in sizes.items()}
 
 
 def pool_batch(

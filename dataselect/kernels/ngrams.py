@@ -16,7 +16,7 @@ from dataselect.kernels.primitives import I32, I64, MULTIPLIER_2, SHIFT_32, SHIF
 from dataselect.kernels.tokens import N_SCRATCH, read_tokens, text_source
 from dataselect.kernels.unicode_tables import PAGE_OF, PAGES
 
-VALUE_BITS = 40
+VALUE_BITS = 44
 """Values of buckets are integers in units of 2^-VALUE_BITS."""
 _FRACTION = (1 << VALUE_BITS) - 1
 _UNIT = 2.0**-VALUE_BITS

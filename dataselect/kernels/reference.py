@@ -213,7 +213,7 @@ def score_ngrams(
 
 def score_lists(bucket_offsets: np.ndarray, buckets: np.ndarray, table: np.ndarray, out: np.ndarray) -> None:
     for i, (first, stop) in enumerate(pairwise(bucket_offsets.tolist())):
-        out[i] = sum(table[buckets[first:stop]].tolist()) / 2**40  # of Python integers: rounded once
+        out[i] = sum(table[buckets[first:stop]].tolist()) / 2**44  # of Python integers: rounded once
 
 
 # wordpunct.py
