@@ -4,7 +4,8 @@ As `data-selection` 1.0.3 has them (hashed_ngram_dsir.py): str.lower() of the do
 by one space, bucket = SHA-256 of the UTF-8 bytes as a big-endian integer mod n_buckets. Two steps: the
 document is written anew as its tokens with a space between any two, whose slices then are all n-grams.
 
-nltk before 3.10 splits by Python's `re`, as here; later ones by the package `regex`, whose `\w` also holds marks.
+nltk before 3.10.3 splits by Python's `re`, as here; later ones by the package `regex`, whose `\w` also holds
+marks.
 
 Lower case is exactly str.lower() of Unicode UNICODE_VERSION, with the two rules that the other kernels leave
 out: U+0130 becomes "i" and U+0307, and a capital sigma that ends a word becomes U+03C2.
