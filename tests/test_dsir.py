@@ -8,12 +8,15 @@ import re
 import unicodedata
 from decimal import Context, Decimal
 
+import corpora
 import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
+import dataselect
 from dataselect.core.errors import BadModel
 from dataselect.core.fixed_log import FIXED_BITS, fixed_log
 from dataselect.engine.columns import describe_texts
@@ -317,3 +320,32 @@ def test_a_fit_on_all_or_on_a_size():
     assert NgramImportance(target="t", sample="all").sample_bytes() is None
     assert NgramImportance(target="t", sample="10MB").sample_bytes() == 10_000_000
     assert NgramImportance(target="t").sample_bytes() == 64 << 20
+    for wrong in ("lots", 0, "0MB", -1, None):
+        with pytest.raises(ValidationError, match="expected a size such as 64MiB, or all"):
+            NgramImportance(target="t", sample=wrong)
+
+
+def test_targets_apart_are_selected_for_and_the_report_says_how_lengths_changed(tmp_path):
+    stages = [
+        {
+            "use": "ngram_importance",
+            "target": {"med": "target.jsonl", "own": ["own.jsonl"]},
+            "hash": "sha256",
+        },
+        {"use": "select", "by": ["importance_med", "importance_own"], "keep": {"docs": 30}},
+    ]
+    stages[1] |= {"shares": [0.5, 0.5], "method": "resample"}
+    path = corpora.make_project(tmp_path, stages)
+    (tmp_path / "own.jsonl").write_text(json.dumps({"text": corpora.text_of(3)}) + "\n")
+    report = dataselect.run(path, workers=1)
+    kept = corpora.kept_ids(tmp_path / "out")
+    assert len(kept) == 30
+    decisions = corpora.decisions(tmp_path / "out")
+    lengths = report["funnel"][1]["lengths"]
+    for side, rows in (("in", decisions), ("out", [row for row in decisions if row["copies"]])):
+        words = [len(text) for text in (corpora.text_of(int(row["id"][-5:])).split() for row in rows)]
+        assert lengths[side]["n_words"]["mean"] == pytest.approx(np.mean(words))
+        assert lengths[side]["n_words"]["p50"] == pytest.approx(np.median(words), rel=0.04)
+    sets = ["input.piece_bytes=5000", "output.folder=out2", "work=work2"]
+    dataselect.run(path, workers=2, sets=sets)
+    assert corpora.kept_ids(tmp_path / "out2") == kept

@@ -10,18 +10,19 @@ rounded to 2^-44 and summed as integers, so that a score never depends on order 
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
 from dataselect.core.errors import BadModel
 from dataselect.core.fixed_log import FIXED_BITS, fixed_log
 from dataselect.core.names import nearest
-from dataselect.core.sizes import ByteSize
+from dataselect.core.sizes import ByteSize, parse_bytes
 from dataselect.stages.base import Columns, FittedStage, Model, ModelPath, Rules, Texts
 from dataselect.stages.draws import uniform_draws
 
@@ -30,6 +31,14 @@ SCALE = 2.0**FIXED_BITS
 _EPSILON = 1e-8
 _COUNTED_AT_ONCE = 1 << 20  # bincount widens its input to int64
 _Files = ModelPath | list[ModelPath]
+
+
+def _sample(value: object) -> object:
+    with contextlib.suppress(ValueError):
+        value = parse_bytes(value)
+    if value != "all" and not (isinstance(value, (int, float)) and value >= 1):
+        raise ValueError("expected a size such as 64MiB, or all")
+    return value
 
 
 class NgramImportance(FittedStage):
@@ -53,7 +62,7 @@ class NgramImportance(FittedStage):
         "the speed",
     )
     smoothing: float = Field(0.0, ge=0, description="added to every target count (Laplace)")
-    sample_: Literal["all"] | ByteSize = Field(
+    sample_: Annotated[Literal["all"] | ByteSize, BeforeValidator(_sample)] = Field(
         64 << 20,
         alias="sample",
         description="about how much text the raw side is counted on, at most: a size, or all",
