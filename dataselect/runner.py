@@ -12,13 +12,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import xxhash
 
 from dataselect.core.errors import DataselectError, ExpectFailed, RecipeError, TornArtifact
 from dataselect.core.fingerprint import fingerprint
 from dataselect.core.keys import artifact_name
+from dataselect.core.lengths import quantiles
 from dataselect.core.listener import Listener
 from dataselect.core.pieces import Piece, Shard
 from dataselect.engine.job import Job, OutputCall, StageCall, max_rss_bytes
@@ -475,7 +476,8 @@ def _report(prepared: Prepared, walk: Walk, figures: Figures, outcome: Outcome) 
     for i, flow in enumerate(ledger["stages"]):
         seconds = figures.seconds.get(f"{i}:{stages[i].use}")
         rate = flow["in"]["n_bytes"] / 1e6 / seconds if seconds else None
-        funnel.append({"stage": stages[i].use, **flow, "seconds": seconds, "mb_per_s": rate})
+        lengths = {"lengths": _lengths(flow)} if "lengths" in flow else {}
+        funnel.append({"stage": stages[i].use, **flow, **lengths, "seconds": seconds, "mb_per_s": rate})
     decisions = prepared.decisions
     return {
         "generation": outcome.generation,
@@ -498,6 +500,17 @@ def _report(prepared: Prepared, walk: Walk, figures: Figures, outcome: Outcome) 
         "seconds": {part: round(seconds, 4) for part, seconds in sorted(figures.seconds.items())},
         "wall_s": time.perf_counter() - figures.started,
         "max_rss_bytes": {"worker": figures.workers_max_rss_bytes, "coordinator": max_rss_bytes()},
+    }
+
+
+def _lengths(flow: Mapping[str, Any]) -> dict[str, Any]:
+    """Mean and quantiles of the bytes and words of what reached a selection ('in') and of what it kept."""
+    return {
+        side: {
+            name: {"mean": flow[side][name] / max(flow[side]["docs"], 1), **quantiles(bins)}
+            for name, bins in sizes.items()
+        }
+        for side, sizes in flow["lengths"].items()
     }
 
 
@@ -542,5 +555,8 @@ def _scratch_bytes(prepared: Prepared, walk: Walk) -> int:
     for stage in prepared.inputs.stages:
         per_row += 9 * len(stage.output_columns())
         per_row += 13 * getattr(stage, "keys_per_doc", lambda: 0)()
-    fits = sum(role == "sample" for read in prepared.inputs.reads for _, role in read.roles)
-    return round(text / _ROW_BYTES * per_row + min(text, 64 << 20) * 0.8 * fits)
+    samples = 0
+    for i in (i for read in prepared.inputs.reads for i, role in read.roles if role == "sample"):
+        most = cast("FittedStage", prepared.inputs.stages[i]).sample_bytes()
+        samples += text if most is None else min(text, most)
+    return round(text / _ROW_BYTES * per_row + samples * 0.8)

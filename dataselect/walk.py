@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from dataselect.core.errors import BadShard, DataselectError
 from dataselect.core.fingerprint import fingerprint
@@ -31,13 +31,12 @@ from dataselect.io.bundle import Bundle
 from dataselect.io.store import Store
 from dataselect.planning.decisions import Decisions
 from dataselect.planning.reads import ReadPlan
-from dataselect.stages.base import DedupStage, SelectStage, Stage
+from dataselect.stages.base import DedupStage, FittedStage, SelectStage, Stage
 
 BASE_VERSION = 1
-WRITE_VERSION = 1
+WRITE_VERSION = 2
 _KEYS_PER_PARTITION = 4_000_000  # about 200 MB in the grouping task
 _MAX_PARTITIONS = 1024
-_SAMPLED_TEXT_BYTES = 64 << 20  # about 25 million n-grams to fit 10,000 buckets; 60 MB in a task at most
 
 
 class WaitsFor(Exception):
@@ -301,19 +300,20 @@ class Walk:
         for i, role in read.roles:
             model = None if role == "sample" else self.model_artifacts.get(i)
             digest = self._model_digests.get(i) if model else None
-            share = self._sample_share() if role == "sample" else 1.0
+            share = self._sample_share(i) if role == "sample" else 1.0
             stage = fingerprint(self._in.stage_fingerprints[i], role, digest, share)
             calls.append(Call(i, role, fingerprint(base, stage, filters), model, share))
             if role == "columns":
                 filters.append(fingerprint(stage, self._decide[i]))
         return tuple(calls)
 
-    def _sample_share(self) -> float:
+    def _sample_share(self, i: int) -> float:
         """Share of documents that a fit samples: a power of two, so that growth rarely changes it."""
+        most = cast("FittedStage", self._in.stages[i]).sample_bytes()
         # By whole shards, so that another cut into pieces gives the same share.
         shards = [(s, p) for p in self._in.pieces if p.part == 0 for s in p.shards]
         share, text_bytes = 1.0, sum(usual_text_bytes(s.size, p.format, p.codec) for s, p in shards)
-        while share * text_bytes > _SAMPLED_TEXT_BYTES:
+        while most is not None and share * text_bytes > most:
             share /= 2
         return share
 
@@ -491,9 +491,12 @@ class Walk:
         assert isinstance(stage, SelectStage)
         phase = f"select {self._label(i)}"
         mask = self._mask(i, phase)
-        column_stage = self._column_stage(stage)
+        added_by = self.column_stages()
+        column_stages = {name: added_by[name] for name in stage.input_columns()}
+        scored = sorted(set(column_stages.values()))
+        models = tuple((s, self.model_artifacts[s]) for s in scored if s in self.model_artifacts)
         segments = self._all_reaching()
-        scores = [refs.columns.get(-1 if column_stage is None else column_stage) for refs in segments]
+        scores = [[refs.columns.get(s) for s in scored] for refs in segments]
         frozen = self._in.given_models.get(i)
         key = fingerprint(
             "select",
@@ -504,15 +507,11 @@ class Walk:
             self._digest(frozen) if frozen else None,
         )
         name = artifact_name("selected", key)
-        call = SelectCall(i, column_stage, segments, mask, frozen, name)
+        call = SelectCall(i, tuple(column_stages.items()), models, segments, mask, frozen, name)
         parts = {"parameters": self._in.stage_fingerprints[i], "scores or rows that reach it": key}
         self._one(phase, phase, "reduce:select_rows", call, name, parts)
         self.model_artifacts[i] = name
         self._set_barrier(i, name, ("keep",))
-
-    def _column_stage(self, stage: Stage) -> int | None:
-        names = stage.input_columns()
-        return self.column_stages()[names[0]] if names else None
 
     def column_stages(self) -> dict[str, int]:
         """Column name -> index of the stage that adds it."""

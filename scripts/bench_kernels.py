@@ -63,13 +63,14 @@ def fasttext_case(
 
 
 def cases(offsets: np.ndarray, data: np.ndarray) -> dict[str, Callable[[], object]]:
-    hashing, minhash, ngrams, text = (
+    hashing, minhash, ngrams, text, wordpunct = (
         importlib.import_module(f"dataselect.kernels.{name}")
-        for name in ("hashing", "minhash", "ngrams", "text")
+        for name in ("hashing", "minhash", "ngrams", "text", "wordpunct")
     )
     n_docs = len(offsets) - 1
     lengths = np.empty(n_docs, np.int64)
     n_words = np.empty(n_docs, np.int64)
+    scores = np.empty(n_docs)
     hashes = np.empty((n_docs, 2), np.uint64)
     counts = np.zeros(10_000, np.int64)
     a, b = minhash.affine32_params(128)
@@ -91,7 +92,8 @@ def cases(offsets: np.ndarray, data: np.ndarray) -> dict[str, Callable[[], objec
         "band_hashes, 14 x 9": lambda: minhash.band_hashes(signatures, 14, 9, bands),
         "count_ngrams, order 2": lambda: ngrams.count_ngrams(offsets, data, 2, 10_000, counts),
         "ngram_lists, order 2": lambda: ngrams.ngram_lists(offsets, data, 2, 10_000),
-        "score_ngrams, order 2": lambda: ngrams.score_ngrams(offsets, data, 2, counts, lengths, n_words),
+        "score_ngrams, order 2": lambda: ngrams.score_ngrams(offsets, data, 2, counts, scores, n_words),
+        "SHA-256 lists, order 2": lambda: wordpunct.sha256_ngram_lists(offsets, data, 2, 10_000),
     }
 
 

@@ -450,7 +450,7 @@ def target_without_text(here):
     return (
         importance(here, rows(3, "body")),
         1,
-        ["t.jsonl: row 0: text is missing; every row must have a string 'text'"],
+        ["t.jsonl: no column 'text' (target_text); it has id, body"],
     )
 
 

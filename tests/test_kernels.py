@@ -14,7 +14,18 @@ import pytest
 from datasketch import MinHash
 
 from dataselect.core.lsh import optimal_bands
-from dataselect.kernels import groups, hashing, minhash, ngrams, reference, rows, text, tokens, unicode_tables
+from dataselect.kernels import (
+    groups,
+    hashing,
+    minhash,
+    ngrams,
+    reference,
+    rows,
+    text,
+    tokens,
+    unicode_tables,
+    wordpunct,
+)
 from dataselect.kernels.arrow import text_buffers
 
 # One of every kind: classes, case pairs that change length, the two deviations, separators, astral planes.
@@ -142,11 +153,18 @@ def run_counts(module, offsets, data, order):
 
 
 def run_scores(module, offsets, data, order):
-    table = np.random.default_rng(1).integers(-(2**40), 2**40, 5000)
+    table = np.random.default_rng(1).integers(-(2**48), 2**48, 5000)
     table.flags.writeable = False
-    out, n_grams = doc_array(offsets), doc_array(offsets)
-    module.score_ngrams(offsets, data, order, table, out, n_grams)
-    return [out, n_grams]
+    out, n_tokens = doc_array(offsets, dtype=np.float64), doc_array(offsets)
+    module.score_ngrams(offsets, data, order, table, out, n_tokens)
+    return [out, n_tokens]
+
+
+def run_list_scores(module, offsets, data):
+    bucket_offsets, buckets = ngrams.ngram_lists(offsets, data, 2, 5000)
+    out = doc_array(offsets, dtype=np.float64)
+    module.score_lists(bucket_offsets, buckets, np.random.default_rng(1).integers(-(2**48), 2**48, 5000), out)
+    return [out]
 
 
 def run_gather(module, offsets, data):
@@ -178,6 +196,10 @@ KERNELS = {
     "ngram_lists, 4 of uint32": (ngrams, lambda m, o, d: m.ngram_lists(o, d, 4, 100_000)),
     "score_ngrams, 1": (ngrams, lambda m, o, d: run_scores(m, o, d, 1)),
     "score_ngrams, 3": (ngrams, lambda m, o, d: run_scores(m, o, d, 3)),
+    "scores of known buckets": (ngrams, run_list_scores),
+    "lower_tokens, lists": (wordpunct, lambda m, o, d: m.lower_tokens(o, d)),
+    "sha256_ngram_lists, 1": (wordpunct, lambda m, o, d: m.sha256_ngram_lists(o, d, 1, 10_000)),
+    "sha256_ngram_lists, 3": (wordpunct, lambda m, o, d: m.sha256_ngram_lists(o, d, 3, 65_536)),
 }
 
 

@@ -21,7 +21,7 @@ class ListPool(Pool):
         n_docs = len(n_bytes)
         edges = [0, *sorted(min(cut, n_docs) for cut in cuts), n_docs]
         self._batches = [
-            PoolBatch(None if values is None else values[a:b], keys[a:b], n_bytes[a:b], n_words[a:b])
+            PoolBatch({} if values is None else {"x": values[a:b]}, keys[a:b], n_bytes[a:b], n_words[a:b])
             for a, b in pairwise(edges)
         ]
 
@@ -241,6 +241,89 @@ def test_draws_are_uniform_and_strictly_inside_0_and_1():
     assert u[-1] < 1
     steps = np.arange(1, len(u) + 1) / len(u)
     assert np.abs(u - steps).max() < 1.95 / np.sqrt(len(u))  # Kolmogorov-Smirnov, 0.1 %
+
+
+# Several columns ---------------------------------------------------------------------------------------
+
+
+class ColumnsPool(ListPool):
+    """A pool with columns a, b and c."""
+
+    def __init__(self, columns, keys, cuts=(), masses=None):
+        edges = [0, *sorted(cuts), len(keys)]
+        ones = np.ones(len(keys), np.int64)
+        self._batches = [
+            PoolBatch({name: v[a:b] for name, v in columns.items()}, keys[a:b], ones[a:b], ones[a:b])
+            for a, b in pairwise(edges)
+        ]
+        if masses:
+            self.masses = masses
+
+
+def three_columns(n_docs, seed=0):
+    rng = np.random.default_rng(seed)
+    return {name: rng.integers(0, 50, n_docs).astype(np.float64) for name in "abc"}  # many ties
+
+
+@pytest.mark.parametrize("method", ["top_k", "resample"])
+@pytest.mark.parametrize("cuts", [(), (0, 7, 300, 300)])
+def test_several_columns_are_served_in_turn_from_what_is_left(method, cuts):
+    columns, keys = three_columns(500), random_keys(500)
+    stage = Select(by=["a", "b", "c"], shares=[0.5, 0.3, 0.2], keep={"docs": 101}, method=method, seed=4)
+    kept = selected(stage, ColumnsPool(columns, keys, cuts))
+    whole = next(ColumnsPool(columns, keys).batches())
+    expected = np.zeros(500, bool)
+    for turn, quota in enumerate((50, 30, 21)):  # int(k * share), the rest to the last
+        ranks = stage.rank_keys(whole, turn)
+        order = np.lexsort((np.arange(500), ~ranks))
+        expected[order[~expected[order]][:quota]] = True
+    assert expected.sum() == 101
+    np.testing.assert_array_equal(kept, expected)
+
+
+def test_the_toy_data_is_shared_as_the_package_shares_it():
+    # Weights and kept documents of data-selection 1.0.3 (see test_dsir.py: APART), top_k.
+    med = np.array([-205.8, -238.9, -169.4, 0, -238.9, -559.9, -266.5, -127.3])
+    news = np.array([-220.3, -69.0, -199.7, 0, -239.3, -552.0, -281.7, -127.3])
+    masses = {"a": 26.0, "b": 20.0}
+    pool = ColumnsPool({"a": med, "b": news}, random_keys(8), masses=masses)
+    for k, kept in ((3, [1, 3, 7]), (4, [1, 2, 3, 7]), (5, [0, 1, 2, 3, 7])):
+        stage = Select(by=["a", "b"], keep={"docs": k})
+        assert np.flatnonzero(selected(stage, pool)).tolist() == kept
+
+
+def test_columns_without_a_mass_share_equally():
+    columns, keys = three_columns(100), random_keys(100)
+    stage = Select(by=["a", "b"], keep={"docs": 10})
+    assert stage._budgets(ColumnsPool(columns, keys)) == [5, 5]
+    assert stage._budgets(ColumnsPool(columns, keys, masses={"a": 3.0, "b": 1.0})) == [7, 3]
+
+
+def test_the_second_column_draws_by_its_own_weights_among_the_rest():
+    # Column a takes document 3 for certain; then b draws one of the other three by weights 1, 2, 3.
+    weights = {"a": np.array([-1e6, -1e6, -1e6, 0.0]), "b": np.log([1.0, 2.0, 3.0, 100.0])}
+    pool = ColumnsPool(weights, random_keys(4))
+    stage = Select(by=["a", "b"], shares=[0.5, 0.5], keep={"docs": 2}, method="resample")
+    picks = np.stack([selected(stage.model_copy(update={"seed": seed}), pool) for seed in range(1000)])
+    assert picks[:, 3].all()
+    assert chi_square(picks[:, :3].sum(axis=0), 1000 * np.array([1, 2, 3]) / 6) < CHI2_3_DF_1_IN_10000
+
+
+@pytest.mark.parametrize(
+    "params, message",
+    [
+        ({"by": ["x", "y"], "shares": [1.0]}, "expected one for each of the 2 columns"),
+        ({"by": ["x", "y"], "shares": [0.5, 0.4]}, "sum to 1"),
+        ({"by": ["x", "y"], "shares": [1.5, -0.5]}, "from 0 up"),
+        ({"by": ["x", "x"]}, "stands there twice"),
+        ({"by": []}, "at least 1"),
+        ({"by": "x", "temperature": 0}, "greater than 0"),
+        ({"by": "x", "temperature": -1}, "greater than 0"),
+    ],
+)
+def test_columns_shares_and_temperatures_that_make_no_sense_are_refused(params, message):
+    with pytest.raises(ValidationError, match=message):
+        Select(keep={"docs": 1}, method="resample", **params)
 
 
 def test_a_sample_run_scales_absolute_budgets_only():

@@ -266,8 +266,10 @@ class SelectCall:
     """Arguments of `select_rows`."""
 
     stage: int
-    column_stage: int | None
-    """Index of the stage whose column is the score."""
+    column_stages: tuple[tuple[str, int], ...]
+    """Column that is a score -> index of the stage that adds it."""
+    models: tuple[tuple[int, str], ...]
+    """Stage that adds one -> artifact with its model."""
     segments: tuple[SegmentRefs, ...]
     alive: str
     frozen: str | None
@@ -279,13 +281,13 @@ def select_rows(context: Context, call: SelectCall) -> Figures:
     """Find the threshold over all rows that reach the stage; sections keep/<number> and the model."""
     clock = Clock()
     stage = cast("SelectStage", context.stages[call.stage])
-    pool = _ArtifactPool(context, call, stage)
+    pool = _ArtifactPool(context, call)
     model = dict(stage.find_threshold(pool) if call.frozen is None else context.model(call.frozen))
     model = {name: array for name, array in model.items() if not name.startswith("keep/")}
     clock.lap("threshold")
 
     def fill(writer: BundleWriter) -> dict[str, Any]:
-        state: dict[str, Any] = {}
+        state: dict[Any, Any] = {}
         for number, batch in enumerate(pool.batches()):
             kept = np.zeros(call.segments[number].n_rows, bool)
             kept[pool.alive(number)] = stage.chosen(batch, model, state)
@@ -296,9 +298,15 @@ def select_rows(context: Context, call: SelectCall) -> Figures:
 
 
 class _ArtifactPool(Pool):
-    def __init__(self, context: Context, call: SelectCall, stage: SelectStage) -> None:
-        self._context, self._call, self._stage = context, call, stage
+    def __init__(self, context: Context, call: SelectCall) -> None:
+        self._context, self._call = context, call
         self._alive = context.bundle(call.alive)
+        self._column_stages = dict(call.column_stages)
+        self.masses = {
+            column: mass
+            for i, name in call.models
+            for column, mass in context.stages[i].column_masses(context.model(name)).items()
+        }
 
     def alive(self, number: int) -> np.ndarray:
         """bool[n_rows] of a segment."""
@@ -306,7 +314,7 @@ class _ArtifactPool(Pool):
 
     def batches(self) -> Iterator[PoolBatch]:
         for number, refs in enumerate(self._call.segments):
-            yield pool_batch(self._context, refs, self._stage, self._call.column_stage, self.alive(number))
+            yield pool_batch(self._context, refs, self._column_stages, self.alive(number))
 
 
 def _add_arrays(writer: BundleWriter, arrays: dict[str, np.ndarray]) -> dict[str, Any]:

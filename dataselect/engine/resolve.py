@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from dataselect.core.lengths import histogram
 from dataselect.engine.columns import stored_columns, unpack
 from dataselect.engine.job import Context
 from dataselect.io.bundle import Bundle
@@ -41,7 +43,7 @@ class Resolution:
     reasons: dict[int, pa.Array]
     """Stage index -> string[n_rows], null where the stage did not drop the row."""
     flow: list[dict[str, Any]]
-    """For every stage: documents, bytes and words in, and by rule dropped."""
+    """For every stage: documents, bytes and words in, and by rule dropped; of a selection lengths too."""
 
     @property
     def alive(self) -> np.ndarray:
@@ -63,7 +65,13 @@ def resolve(context: Context, refs: SegmentRefs, upto: int) -> Resolution:
     for stage in range(upto):
         alive = out.alive
         rules = _broken_rules(context, refs, stage, alive)
-        out.flow.append(_apply(out, stage, alive, rules, sizes))
+        flow = _apply(out, stage, alive, rules, sizes)
+        if isinstance(context.stages[stage], SelectStage):
+            flow["lengths"] = {
+                "in": _histograms(alive, sizes),
+                "out": _histograms(out.alive, sizes),
+            }
+        out.flow.append(flow)
     return out
 
 
@@ -107,23 +115,21 @@ def _totals(rows: np.ndarray, sizes: dict[str, np.ndarray]) -> dict[str, int]:
     return {"docs": len(rows), **sums}
 
 
+def _histograms(alive: np.ndarray, sizes: dict[str, np.ndarray]) -> dict[str, dict[str, int]]:
+    return {name: histogram(values[alive]) for name, values in sizes.items()}
+
+
 def pool_batch(
     context: Context,
     refs: SegmentRefs,
-    stage: SelectStage | None,
-    column_stage: int | None,
+    column_stages: Mapping[str, int],
     alive: np.ndarray,
 ) -> PoolBatch:
-    """What a SelectStage sees of a segment's alive rows."""
+    """What a SelectStage sees of a segment's alive rows; column_stages: column -> stage that adds it."""
     base = context.bundle(refs.base)
-    values = None
-    if stage is not None and column_stage is not None:
-        name = stage.input_columns()[0]
-        values = np.asarray(
-            stored_columns(context.bundle(refs.columns[column_stage]), alive)[name], np.float64
-        )
+    stored = {i: stored_columns(context.bundle(refs.columns[i]), alive) for i in set(column_stages.values())}
     return PoolBatch(
-        values,
+        {name: np.asarray(stored[i][name], np.float64) for name, i in column_stages.items()},
         _rows(base, "key", alive, (0, 2), np.uint64),
         _rows(base, "n_bytes", alive, (0,), np.int32).astype(np.int64),
         _rows(base, "n_words", alive, (0,), np.int32).astype(np.int64),

@@ -251,7 +251,7 @@ class _PieceWriter:
             if not isinstance(stage, SelectStage):
                 continue
             reached = (resolution.ended == KEPT) | (resolution.ended >= i)
-            draws = stage.draws(pool_batch(self._context, refs, None, None, reached).keys)
+            draws = stage.draws(pool_batch(self._context, refs, {}, reached).keys)
             if draws is not None:
                 dense = np.zeros(refs.n_rows)
                 dense[reached] = draws

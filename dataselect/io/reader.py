@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -271,16 +272,18 @@ def _shifted(batch: TextBatch, n_rows: int) -> TextBatch:
     return dataclasses.replace(batch, first_row=first_row, rows=rows, bad=bad, segment_end=None)
 
 
-def iter_file_texts(path: str, text: str) -> Iterator[pa.Array]:
-    """Texts of one JSONL, Parquet or Arrow file (a target set); BadModel where a row has none."""
-    import os
-
-    suffix = suffix_of(path)
-    if suffix is None:
+def file_shard(path: str) -> Shard:
+    """One JSONL, Parquet or Arrow file that is no input shard; BadModel where its ending is not known."""
+    if suffix_of(path) is None:
         raise BadModel(f"{path}: unknown ending; known are {', '.join(SUFFIXES)}")
     stat = os.stat(path)
-    shard = Shard(path, path, stat.st_size, str(stat.st_mtime_ns))
-    form, codec = SUFFIXES[suffix]
+    return Shard(path, path, stat.st_size, str(stat.st_mtime_ns))
+
+
+def iter_file_texts(path: str, text: str) -> Iterator[pa.Array]:
+    """Texts of one JSONL, Parquet or Arrow file (a target set); BadModel where a row has none."""
+    shard = file_shard(path)
+    form, codec = SUFFIXES[suffix_of(path) or ""]
     spec = ReadSpec(text, None, 64 << 20, 1 << 62, 16_384)
     for batch in iter_piece(Piece((shard,), form, codec), spec):
         if batch.bad:

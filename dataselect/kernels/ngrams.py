@@ -2,7 +2,7 @@ r"""Hashed token n-gram counts: the features of DSIR (Xie et al. 2023, section 3
 
 Tokens are the `\w+` and `[^\w\s]+` runs of the lower-cased text ("wordpunct"). N-grams of 1 to `order` tokens
 share n_buckets buckets. The hash is not DSIR's SHA-256, its bottleneck: bucket numbers differ, statistics do
-not.
+not; wordpunct.py has DSIR's own.
 """
 
 from __future__ import annotations
@@ -12,9 +12,15 @@ from typing import Any
 import numpy as np
 from numba import njit, types
 
-from dataselect.kernels.primitives import I32, I64, MULTIPLIER_2, SHIFT_32, SHIFT_33, U8, Word
+from dataselect.kernels.primitives import I32, I64, MULTIPLIER_2, SHIFT_32, SHIFT_33, U8, U16, Word
 from dataselect.kernels.tokens import N_SCRATCH, read_tokens, text_source
 from dataselect.kernels.unicode_tables import PAGE_OF, PAGES
+
+VALUE_BITS = 44
+"""Values of buckets are integers in units of 2^-VALUE_BITS."""
+_FRACTION = (1 << VALUE_BITS) - 1
+_UNIT = 2.0**-VALUE_BITS
+_ADDED_AT_ONCE = 4096
 
 NGRAM_BASE = np.uint64(0xD6E8FEB86659FD93)
 
@@ -29,14 +35,16 @@ def _next_buckets(
     tokens: np.ndarray,
     n_carried: int,
     buckets: np.ndarray,
-) -> tuple[int, int, int]:
+) -> tuple[int, int, int, int]:
     """Read on until the scratch is full or the text ends; fill `buckets` with n-grams that end at new tokens.
 
     For every token: the n-grams of 1, 2, ... tokens that end at it. value = sum of token k from the end
     (0, 1, ...) * NGRAM_BASE^k; bucket = ((value ^ value >> 33) * MULTIPLIER_2 >> 32) * n_buckets >> 32.
-    The last order - 1 tokens stay in `tokens` for the next call. Returns (n_grams, position, n_carried).
+    The last order - 1 tokens stay in `tokens` for the next call. Returns (n_grams, n_tokens, position,
+    n_carried).
     """
     n_held, position = read_tokens(text, position, end, True, tokens, n_carried)
+    n_tokens = n_held - n_carried
     n_grams = 0
     for last in range(n_carried, n_held):
         value = np.uint64(0)
@@ -50,7 +58,14 @@ def _next_buckets(
     n_carried = min(n_held, order - 1)
     for i in range(n_carried):
         tokens[i] = tokens[n_held - n_carried + i]
-    return n_grams, position, n_carried
+    return n_grams, n_tokens, position, n_carried
+
+
+@njit(inline="always")
+def _as_float(high: int, low: int) -> float:
+    """High + low units, rounded once: both terms are exact."""
+    high += low >> VALUE_BITS
+    return np.float64(high) + np.float64(low & _FRACTION) * _UNIT
 
 
 @njit
@@ -75,7 +90,7 @@ def _count_ngrams(
         position = offsets[doc]
         n_carried = 0
         while position < offsets[doc + 1]:
-            n_grams, position, n_carried = _next_buckets(
+            n_grams, _, position, n_carried = _next_buckets(
                 text, position, offsets[doc + 1], order, n_buckets, tokens, n_carried, buckets
             )
             for i in range(n_grams):
@@ -107,7 +122,7 @@ def _list_ngrams(
         position = offsets[doc]
         n_carried = 0
         while position < offsets[doc + 1]:
-            n_grams, position, n_carried = _next_buckets(
+            n_grams, _, position, n_carried = _next_buckets(
                 text, position, offsets[doc + 1], order, n_buckets, tokens, n_carried, buckets
             )
             if n_total + n_grams > out.size:
@@ -120,7 +135,9 @@ def _list_ngrams(
 
 
 @njit(
-    types.void(I64, U8, U8, I32, types.int64, I64, types.int64[::1], types.int64[::1]), cache=True, nogil=True
+    types.void(I64, U8, U8, I32, types.int64, I64, types.float64[::1], types.int64[::1]),
+    cache=True,
+    nogil=True,
 )
 def _score_ngrams(
     offsets: np.ndarray,
@@ -130,7 +147,7 @@ def _score_ngrams(
     order: int,
     table: np.ndarray,
     out: np.ndarray,
-    n_grams: np.ndarray,
+    n_tokens: np.ndarray,
 ) -> None:
     tokens, buckets = _scratch(order)
     n_buckets = np.uint64(table.size)
@@ -138,17 +155,33 @@ def _score_ngrams(
     for doc in range(offsets.size - 1):
         position = offsets[doc]
         n_carried = 0
-        total = np.int64(0)
+        high = low = np.int64(0)
         n_total = 0
         while position < offsets[doc + 1]:
-            n_new, position, n_carried = _next_buckets(
+            n_grams, n_new, position, n_carried = _next_buckets(
                 text, position, offsets[doc + 1], order, n_buckets, tokens, n_carried, buckets
             )
-            for i in range(n_new):
-                total += table[buckets[i]]
+            part = np.int64(0)
+            for i in range(n_grams):
+                part += table[buckets[i]]
+            high += part >> VALUE_BITS
+            low += part & _FRACTION
             n_total += n_new
-        out[doc] = total
-        n_grams[doc] = n_total
+        out[doc] = _as_float(high, low)
+        n_tokens[doc] = n_total
+
+
+@njit(types.void(I64, U16, I64, types.float64[::1]), cache=True, nogil=True)
+def _score_lists(bucket_offsets: np.ndarray, buckets: np.ndarray, table: np.ndarray, out: np.ndarray) -> None:
+    for doc in range(bucket_offsets.size - 1):
+        high = low = np.int64(0)
+        for first in range(bucket_offsets[doc], bucket_offsets[doc + 1], _ADDED_AT_ONCE):
+            part = np.int64(0)
+            for i in range(first, min(first + _ADDED_AT_ONCE, bucket_offsets[doc + 1])):
+                part += table[buckets[i]]
+            high += part >> VALUE_BITS
+            low += part & _FRACTION
+        out[doc] = _as_float(high, low)
 
 
 def count_ngrams(offsets: np.ndarray, data: np.ndarray, order: int, n_buckets: int, out: np.ndarray) -> None:
@@ -200,17 +233,27 @@ def score_ngrams(
     order: int,
     table: np.ndarray,
     out: np.ndarray,
-    n_grams: np.ndarray,
+    n_tokens: np.ndarray,
 ) -> None:
-    """Write the sum of `table` over each document's n-grams: DSIR's log importance weight, in fixed point.
+    """Write the sum of `table` over each document's n-grams: DSIR's log importance weight.
 
     offsets, data, order           as `count_ngrams`
-    table    int64[n_buckets]      value of each bucket; the caller keeps sums below 2^63
-    out      int64[n_docs]         overwritten: sum of table[bucket] over all n-grams
-    n_grams  int64[n_docs]         overwritten: how many n-grams
+    table     int64[n_buckets]     value of each bucket in units of 2^-VALUE_BITS, below 2^49 in size
+    out       float64[n_docs]      overwritten: sum of the values of all n-grams, exact but for one rounding
+    n_tokens  int64[n_docs]        overwritten: how many tokens
     """
     _check(order, len(table))
-    _score_ngrams(offsets, data, PAGE_OF, PAGES, order, table, out, n_grams)
+    _score_ngrams(offsets, data, PAGE_OF, PAGES, order, table, out, n_tokens)
+
+
+def score_lists(bucket_offsets: np.ndarray, buckets: np.ndarray, table: np.ndarray, out: np.ndarray) -> None:
+    """`score_ngrams` where the buckets are known.
+
+    bucket_offsets  int64[n_docs + 1]   document i owns buckets[bucket_offsets[i]:bucket_offsets[i + 1]]
+    buckets         uint16              below len(table)
+    table, out                          as `score_ngrams`
+    """
+    _score_lists(bucket_offsets, buckets, table, out)
 
 
 def _check(order: int, n_buckets: int) -> None:

@@ -15,6 +15,7 @@ from numba.extending import intrinsic
 # Numba converts a writable array to a read-only argument, not the other way round; so one compiled
 # version takes both.
 U8 = types.Array(types.uint8, 1, "C", readonly=True)
+U16 = types.Array(types.uint16, 1, "C", readonly=True)
 U32 = types.Array(types.uint32, 1, "C", readonly=True)
 U64 = types.Array(types.uint64, 1, "C", readonly=True)
 I32 = types.Array(types.int32, 1, "C", readonly=True)
@@ -123,6 +124,7 @@ def _unary_u64(emit: Any) -> Any:
     return function
 
 
+byte_swap = _unary_u64(lambda builder, word: builder.bswap(word))
 popcount = _unary_u64(lambda builder, word: builder.ctpop(word))
 trailing_zeros = _unary_u64(lambda builder, word: builder.cttz(word, ir.Constant(ir.IntType(1), 0)))
 leading_zeros = _unary_u64(lambda builder, word: builder.ctlz(word, ir.Constant(ir.IntType(1), 0)))

@@ -6,13 +6,22 @@ each (`surrogateescape`), which are neither word characters nor white space and 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
 import xxhash
 
-from dataselect.kernels.unicode_tables import OTHER, SPACE, WORD, lookup
+from dataselect.kernels.unicode_tables import (
+    CASE_IGNORABLE,
+    CASED,
+    OTHER,
+    SPACE,
+    WORD,
+    case_of,
+    lookup,
+)
 
 M64 = (1 << 64) - 1
 M32 = (1 << 32) - 1
@@ -194,13 +203,77 @@ def score_ngrams(
     order: int,
     table: np.ndarray,
     out: np.ndarray,
-    n_grams: np.ndarray,
+    n_tokens: np.ndarray,
 ) -> None:
     first, buckets = ngram_lists(offsets, data, order, len(table))
-    for i in range(len(offsets) - 1):
-        values = table[buckets[first[i] : first[i + 1]]]
-        out[i] = values.sum()
-        n_grams[i] = len(values)
+    score_lists(first, buckets, table, out)
+    for i, document in enumerate(documents(offsets, data)):
+        n_tokens[i] = len(list(tokens(document, punctuation=True)))
+
+
+def score_lists(bucket_offsets: np.ndarray, buckets: np.ndarray, table: np.ndarray, out: np.ndarray) -> None:
+    for i, (first, stop) in enumerate(pairwise(bucket_offsets.tolist())):
+        out[i] = sum(table[buckets[first:stop]].tolist()) / 2**44  # of Python integers: rounded once
+
+
+# wordpunct.py
+
+
+def lower(text: str) -> str:
+    """str.lower() by the package's tables."""
+    out = ""
+    for i, char in enumerate(text):
+        if char == "\u0130":
+            out += "i\u0307"
+        elif char == "\u03a3":
+            before = next((c for c in map(case, reversed(text[:i])) if c != CASE_IGNORABLE), 0)
+            after = next((c for c in map(case, text[i + 1 :]) if c != CASE_IGNORABLE), 0)
+            out += "\u03c2" if before == CASED != after else "\u03c3"
+        else:
+            out += chr(lookup(ord(char))[1])
+    return out
+
+
+def case(char: str) -> int:
+    return case_of(ord(char))
+
+
+def lower_tokens(offsets: np.ndarray, data: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    found = [python_tokens(document) for document in documents(offsets, data)]
+    texts = [" ".join(words).encode("utf-8", "surrogateescape") for words in found]
+    return (
+        np.cumsum([0, *map(len, texts)]).astype(np.int64),
+        np.frombuffer(b"".join(texts), np.uint8),
+        np.array([len(words) for words in found], np.int64),
+    )
+
+
+def python_tokens(document: bytes) -> list[str]:
+    lowered = lower(document.decode("utf-8", "surrogateescape"))
+    return list(tokens(lowered.encode("utf-8", "surrogateescape"), punctuation=True))
+
+
+def sha256_ngram_lists(
+    offsets: np.ndarray, data: np.ndarray, order: int, n_buckets: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    lists = []
+    n_tokens = []
+    for document in documents(offsets, data):
+        words = python_tokens(document)
+        runs = [
+            words[last + 1 - length : last + 1]
+            for last in range(len(words))
+            for length in range(1, min(order, last + 1) + 1)
+        ]
+        messages = [" ".join(run).encode("utf-8", "surrogateescape") for run in runs]
+        lists.append([int(hashlib.sha256(m).hexdigest(), 16) % n_buckets for m in messages])
+        n_tokens.append(len(words))
+    bucket_offsets = np.cumsum([0, *map(len, lists)]).astype(np.int64)
+    return (
+        bucket_offsets,
+        np.array([bucket for buckets in lists for bucket in buckets], np.uint16),
+        np.array(n_tokens, np.int64),
+    )
 
 
 # groups.py

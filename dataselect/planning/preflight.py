@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-import itertools
-import json
-from collections.abc import Callable, Iterable, Sequence
-
-import pyarrow as pa
+from collections.abc import Iterable, Sequence
 
 from dataselect.core.errors import BadShard, RecipeError
-from dataselect.core.pieces import SUFFIXES, Format, Shard, suffix_of
-from dataselect.io.arrow_stream import schema_of
-from dataselect.io.lines import iter_line_blocks
-from dataselect.io.parquet import describe
-from dataselect.io.reader import ShardSource
+from dataselect.core.names import nearest
+from dataselect.core.pieces import SUFFIXES, Shard, suffix_of
+from dataselect.io.peek import column_names
 from dataselect.planning.recipe import InputSpec, OutputSpec
-
-_ROWS = 100
 
 
 def check_columns(shards: Sequence[Shard], spec: InputSpec, output: OutputSpec) -> None:
@@ -43,7 +34,7 @@ def _first_columns(shards: Iterable[Shard], spec: InputSpec) -> tuple[Shard | No
     """The first shard and its columns; the first readable one where bad shards don't stop the run."""
     for shard in shards:
         try:
-            return shard, _COLUMNS[SUFFIXES[suffix_of(shard.name) or ""][0]](shard)
+            return shard, column_names(shard)
         except BadShard:
             if spec.on_bad_shard == "stop":
                 raise
@@ -51,55 +42,5 @@ def _first_columns(shards: Iterable[Shard], spec: InputSpec) -> tuple[Shard | No
 
 
 def _message(key: str, name: str, shard: Shard, columns: list[str]) -> str:
-    near = difflib.get_close_matches(name, columns, n=1, cutoff=0.5)
-    hint = f"; did you mean '{near[0]}'?" if near else ""
-    return f"input.{key}: no column '{name}' in {shard.name}, which has {', '.join(columns[:12])}{hint}"
-
-
-def _table_columns(schema: pa.Schema) -> list[str]:
-    names: list[str] = []
-    for field in schema:
-        names += _field_paths(field)
-    return names
-
-
-def _field_paths(field: pa.Field, prefix: str = "") -> list[str]:
-    names = [prefix + field.name]
-    if pa.types.is_struct(field.type):
-        for i in range(field.type.num_fields):
-            names += _field_paths(field.type.field(i), f"{prefix}{field.name}.")
-    return names
-
-
-def _jsonl_columns(shard: Shard) -> list[str]:
-    """Keys of the first rows that are JSON objects; empty where there is none (the rows will be counted)."""
-    codec = SUFFIXES[suffix_of(shard.name) or ""][1]
-    columns: dict[str, None] = {}
-    blocks = iter_line_blocks(ShardSource(shard), codec=codec, block_bytes=1 << 16)
-    block = next((b for b in itertools.islice(blocks, 4) if len(b.starts)), None)
-    if block is None:
-        return []
-    for start, end in zip(block.starts[:_ROWS].tolist(), block.ends[:_ROWS].tolist(), strict=True):
-        try:
-            row = json.loads(block.data[start:end].tobytes())
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(row, dict):
-            columns |= dict.fromkeys(_paths(row))
-    return list(columns)
-
-
-def _paths(row: dict[str, object], prefix: str = "") -> list[str]:
-    names = []
-    for key, value in row.items():
-        names.append(prefix + key)
-        if isinstance(value, dict):
-            names += _paths(value, f"{prefix}{key}.")
-    return names
-
-
-_COLUMNS: dict[Format, Callable[[Shard], list[str]]] = {
-    "jsonl": _jsonl_columns,
-    "parquet": lambda shard: _table_columns(describe(ShardSource(shard)).schema),
-    "arrow": lambda shard: _table_columns(schema_of(ShardSource(shard))),
-}
+    has = ", ".join(columns[:12])
+    return f"input.{key}: no column '{name}' in {shard.name}, which has {has}{nearest(name, columns)}"

@@ -25,7 +25,7 @@ from dataselect import stages as stage_registry
 from dataselect.core.errors import RecipeError
 from dataselect.core.sizes import ByteSize, Limit, Share
 from dataselect.io.batch import TextSpec, id_path
-from dataselect.stages.base import Stage
+from dataselect.stages.base import Stage, with_leaves
 
 RESERVED_COLUMNS = frozenset(
     {"shard", "part", "row", "id", "stage", "reason", "copies", "draw", "n_bytes", "n_words"}
@@ -278,7 +278,7 @@ class _Checker:
             name = next(name for name, p in paths.items() if p == missing)
             self._mistake(f"{place}.{name}", f"file not found: {missing}")
             return None
-        params |= paths
+        params = {key: with_leaves(key, value, paths) for key, value in params.items()}
         return StageSpec(use=use, params=params, folder=str(folder), stage=cls.model_validate(params))
 
     def _check_columns(self, specs: list[tuple[int, StageSpec]], document: _Document | None) -> None:
@@ -306,7 +306,10 @@ class _Checker:
     @staticmethod
     def _where(place: str, value: str, params: Mapping[str, Any]) -> str:
         """The parameter that holds the column's name, or the stage where it is a default."""
-        return next((f"{place}.{key}" for key, item in params.items() if item == value), place)
+        for key, item in params.items():
+            if item == value or (isinstance(item, list) and value in item):
+                return f"{place}.{key}"
+        return place
 
 
 def _place_of(place: str, error: Any, values: Any) -> str:

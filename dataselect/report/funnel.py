@@ -12,6 +12,7 @@ def render(report: dict[str, Any]) -> str:
     rows += [_row(stage) for stage in report["funnel"]]
     lines = [*table(rows), ""]
     lines += [f"  {rule}" for rule in _rules(report)]
+    lines += [f"  {line}" for stage in report["funnel"] for line in _lengths(stage)]
     counts = report["rows"]
     kept = f"{counts['kept']:,} kept + {counts['dropped']:,} dropped + {counts['quarantined']:,} quarantined"
     unsampled = f" + {counts['unsampled']:,} outside the sample" if counts["unsampled"] else ""
@@ -61,6 +62,16 @@ def _rules(report: dict[str, Any]) -> list[str]:
             f"{stage['stage']}: {rule}: {n['docs']:,}" for rule, n in stage["dropped"].items() if n["docs"]
         ]
     return rules
+
+
+def _lengths(stage: dict[str, Any]) -> list[str]:
+    """How a selection changed the lengths, in words."""
+    if not stage.get("lengths") or not stage["out"]["docs"]:
+        return []
+    before, after = (stage["lengths"][side]["n_words"] for side in ("in", "out"))
+    names = {"mean": "mean", "p10": "10 %", "p50": "median", "p90": "90 %"}
+    parts = [f"{name} {before[key]:,.0f} -> {after[key]:,.0f}" for key, name in names.items()]
+    return [f"{stage['stage']}: words of a document, before -> kept: {', '.join(parts)}"]
 
 
 def table(rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:

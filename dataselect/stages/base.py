@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
+from types import MappingProxyType
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -93,14 +94,16 @@ class Stage(BaseModel):
     )
 
     def file_fields(self) -> dict[str, str]:
-        """Parameter name -> path, for every parameter declared as a ModelPath."""
-        schema = type(self).model_json_schema(by_alias=False)["properties"]
-        paths = {}
-        for name in type(self).model_fields:
-            value = getattr(self, name)
-            if value is not None and "path" in json_formats(schema[name]):
-                paths[name] = str(value)
-        return paths
+        """Place -> path of everything declared as a ModelPath: 'model', or 'target[0]', 'target.news'."""
+        places: dict[str, str] = {}
+        for name in self._file_names():
+            places |= dict(_leaves(name, getattr(self, name)))
+        return places
+
+    @classmethod
+    def _file_names(cls) -> list[str]:
+        schema = cls.model_json_schema(by_alias=False)["properties"]
+        return [name for name in cls.model_fields if "path" in json_formats(schema[name])]
 
     def check_files(self) -> None:
         """Raise BadModel where a file is not what the stage needs; runs before any work."""
@@ -121,13 +124,17 @@ class Stage(BaseModel):
         """Columns of these documents: those of `output_columns`, each of length len(texts)."""
         return {}
 
+    def column_masses(self, model: Model) -> dict[str, float]:
+        """Column -> how much data stands behind it; a selection by several columns shares by it."""
+        return {}
+
     def keep(self, columns: Columns) -> Rules:
         """Rules that drop rows; computed again from stored columns, so it must be cheap."""
         return {}
 
     def compute_params(self) -> dict[str, Any]:
         """Parameters that `columns` or a fit depends on, files left out."""
-        skip = {"optional", "fit", *self.decide_fields, *self.file_fields()}
+        skip = {"optional", "fit", *self.decide_fields, *self._file_names()}
         return self.model_dump(mode="json", exclude=skip)
 
     def compute_fingerprint(self, file_digests: Mapping[str, str]) -> str:
@@ -176,6 +183,10 @@ class FittedStage(Stage):
         "or the path of a fitted model of an earlier output",
     )
 
+    def sample_bytes(self) -> int | None:
+        """About how much text the sample may hold; None: all documents."""
+        return 64 << 20
+
     def sample(self, texts: Texts, share: float) -> pa.Table:
         """What the fit must know of the sampled documents: one row each, with `doc` (index in the batch)."""
         raise NotImplementedError
@@ -188,6 +199,9 @@ class FittedStage(Stage):
 class Pool:
     """The rows that reach a SelectStage, re-readable in DocId order."""
 
+    masses: Mapping[str, float] = MappingProxyType({})
+    """Column -> how much data stands behind it, of the stages that say so; see Stage.column_masses."""
+
     def batches(self) -> Iterator[PoolBatch]:
         """One batch a segment, in DocId order; each pass gives the same."""
         raise NotImplementedError
@@ -197,10 +211,19 @@ class PoolBatch:
     """Rows of one segment that reach the stage."""
 
     def __init__(
-        self, values: np.ndarray | None, keys: np.ndarray, n_bytes: np.ndarray, n_words: np.ndarray
+        self,
+        columns: Mapping[str, np.ndarray],
+        keys: np.ndarray,
+        n_bytes: np.ndarray,
+        n_words: np.ndarray,
     ) -> None:
-        """Values float64[n] or None; keys uint64[n, 2] for draws; n_bytes, n_words int64[n] of the texts."""
-        self.values, self.keys, self.n_bytes, self.n_words = values, keys, n_bytes, n_words
+        """Columns float64[n], those of `input_columns`; keys uint64[n, 2] for draws; sizes int64[n]."""
+        self.columns, self.keys, self.n_bytes, self.n_words = columns, keys, n_bytes, n_words
+
+    def take(self, mask: np.ndarray) -> PoolBatch:
+        """The rows where `mask` is True, or of these numbers."""
+        columns = {name: values[mask] for name, values in self.columns.items()}
+        return PoolBatch(columns, self.keys[mask], self.n_bytes[mask], self.n_words[mask])
 
     def __len__(self) -> int:
         return len(self.n_bytes)
@@ -217,7 +240,7 @@ class SelectStage(Stage):
         """The model, from which `chosen` decides each row alone; exact, in memory independent of the pool."""
         raise NotImplementedError
 
-    def chosen(self, batch: PoolBatch, model: Model, state: dict[str, Any]) -> np.ndarray:
+    def chosen(self, batch: PoolBatch, model: Model, state: dict[Any, Any]) -> np.ndarray:
         """bool[len(batch)]; `state` is carried over the batches of one pass in DocId order (for ties)."""
         raise NotImplementedError
 
@@ -230,7 +253,29 @@ class SelectStage(Stage):
         return self
 
 
+def _leaves(place: str, value: Any) -> Iterator[tuple[str, str]]:
+    """(place, text) of every text in nested lists and mappings."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _leaves(f"{place}.{key}", item)
+    elif isinstance(value, (list, tuple)):
+        for i, item in enumerate(value):
+            yield from _leaves(f"{place}[{i}]", item)
+    elif value is not None:
+        yield place, str(value)
+
+
+def with_leaves(place: str, value: Any, leaves: Mapping[str, str]) -> Any:
+    """`value` with other texts at some places, named as in `Stage.file_fields`."""
+    if isinstance(value, dict):
+        return {key: with_leaves(f"{place}.{key}", item, leaves) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [with_leaves(f"{place}[{i}]", item, leaves) for i, item in enumerate(value)]
+    return leaves.get(place, value)
+
+
 def json_formats(schema: Mapping[str, Any]) -> set[str]:
-    """All `format` values in a property's JSON schema, through anyOf."""
+    """All `format` values in a property's JSON schema, through anyOf, lists and mappings."""
     own = {str(schema["format"])} if "format" in schema else set()
-    return own.union(*(json_formats(option) for option in schema.get("anyOf", [])))
+    inner = [schema[key] for key in ("items", "additionalProperties") if isinstance(schema.get(key), dict)]
+    return own.union(*(json_formats(option) for option in [*schema.get("anyOf", []), *inner]))
