@@ -1,4 +1,4 @@
-"""Made-up fastText files: any sizes, losses and quantisation, written byte by byte and read by the package."""
+"""Made-up fastText files: any sizes, losses and quantisation, written byte by byte; the package reads them."""
 
 from __future__ import annotations
 

@@ -139,7 +139,13 @@ class FastTextModel:
                 else:
                     codes = np.empty((len(block), -(-matrix.dim // matrix.dsub)), dtype=np.uint8)
                     self._read(file, matrix.offset + begin * codes.shape[1], codes)
-                    dequantise(codes, matrix.centroids, matrix.dsub, self._norms(file, matrix, begin, len(block)), block)
+                    dequantise(
+                        codes,
+                        matrix.centroids,
+                        matrix.dsub,
+                        self._norms(file, matrix, begin, len(block)),
+                        block,
+                    )
                 if not np.isfinite(block).all():
                     raise BadModel(
                         f"{self.path}: the fastText model holds NaN or infinite weights; train it again"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,7 +64,7 @@ def prepare(
     word_n_rows = np.zeros(model.n_words if model.maxn else 0, dtype=np.int32)
     if model.maxn:
         kernel.add_subwords(word_starts, word_bytes, settings, kept, table, word_n_rows)
-    names = "".join(model.labels[row] + "\0" for row in wanted).encode()
+    names = "".join(name + "\0" for name in (model.labels if labels is None else labels)).encode()
     return {
         "settings": settings,
         "slots": slots,
@@ -78,6 +78,11 @@ def prepare(
         "label_nodes": outputs.label_nodes,
         "label_names": np.frombuffer(names, dtype=np.uint8),
     }
+
+
+def label_names(model: Mapping[str, np.ndarray]) -> list[str]:
+    """Labels of the columns that `kernels.fasttext.score_texts` gives, as `prepare` was asked for them."""
+    return model["label_names"].tobytes().decode().split("\0")[:-1]
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """fastText supervised scoring over Arrow buffers, by a folded table instead of matrices.
 
 Tokens, hashes and the list of rows are those of fastText 0.9 (`Dictionary::readWord`, `hash`, `getLine`,
-`computeSubwords`, `addWordNgrams`, `pushHash`; Joulin et al. 2017, arXiv 1607.01759), except that a newline in
-a document counts as a space: a document is one line. Probabilities are those of its `Loss` classes. What the
-arrays of a model hold is described at `io.fasttext_tables.prepare`.
+`computeSubwords`, `addWordNgrams`, `pushHash`; Joulin et al. 2017, arXiv 1607.01759), except that a newline
+in a document counts as a space: a document is one line. Probabilities are those of its `Loss` classes. What
+the arrays of a model hold is described at `io.fasttext_tables.prepare`.
 
 settings int64[8]: number of vocabulary words (labels follow them), bucket, minn, maxn, wordNgrams, loss,
 entry of "</s>" or -1, number of logits.
@@ -54,9 +54,7 @@ _EOS_HASH = np.uint32(3617362777)
 # Rows and tokens are collected, then looked up in loops of independent loads, so that cache misses overlap.
 _N_TOKENS_BUFFER = 256
 _N_ROWS_BUFFER = 1024
-# Sums of the character n-grams of words outside the vocabulary are kept until another word has their place.
-_MAX_MEMO_SLOTS = 1 << 14
-_MEMO_BYTES = 1 << 20
+_PROBABILITIES_AT_ONCE = 1 << 20
 # A float64 quotient of a 64-bit hash is off by less than one only below 2**51, so for buckets from 2**13 on.
 _MIN_FLOAT_BUCKET = 1 << 13
 
@@ -126,7 +124,6 @@ def fill_slots(word_starts: np.ndarray, word_bytes: np.ndarray, slots: np.ndarra
         slots[slot, 1] = _first_8_bytes(words, start, end, word_bytes.size)
 
 
-
 @njit(types.uint64(types.uint64, types.uint64, types.uint64), cache=True, nogil=True)
 def _modulo32(h: Any, bucket: Any, magic: Any) -> Any:
     """`h` mod `bucket` of two 32-bit numbers, magic = (2**64 - 1) // bucket + 1 (Lemire et al. 2019)."""
@@ -135,9 +132,7 @@ def _modulo32(h: Any, bucket: Any, magic: Any) -> Any:
     return ((fraction >> np.uint64(32)) * bucket + low) >> np.uint64(32)
 
 
-@njit(
-    types.void(_U8_2D, _F32, types.int64, _F32, types.Array(types.float32, 2, "C")), cache=True, nogil=True
-)
+@njit(types.void(_U8_2D, _F32, types.int64, _F32, types.Array(types.float32, 2, "C")), cache=True, nogil=True)
 def dequantise(
     codes: np.ndarray, centroids: np.ndarray, dsub: int, norms: np.ndarray, out: np.ndarray
 ) -> None:
@@ -204,6 +199,7 @@ def _add_rows(table: Any, n_columns: int, rows: Any, n_rows: int, sums: Any) -> 
         for first in range(0, n_columns, 16):
             _add_16(table, n_columns, first, rows, n_rows, sums)
 
+
 @njit(cache=True, nogil=True)
 def _find(
     h: Any,
@@ -242,13 +238,13 @@ def _equal(text: Any, start: int, other: Any, other_start: int, n_bytes: int) ->
 
 
 @njit(cache=True, nogil=True)
-def _push_bucket(bucket_of_ngram: Any, n_words: Any, kept: Any, is_pruned: Any, rows: Any, n_rows: int) -> int:
+def _push_bucket(hashed: Any, n_words: Any, kept: Any, is_pruned: Any, rows: Any, n_rows: int) -> int:
     """Append the row of a bucket, unless the quantiser dropped it; returns the new number of rows."""
     if not is_pruned:
-        rows[n_rows] = n_words + bucket_of_ngram
+        rows[n_rows] = n_words + hashed
         return n_rows + 1
-    block = np.uint64(2) * (bucket_of_ngram >> np.uint64(6))
-    bits, bit = kept[block], bucket_of_ngram & np.uint64(63)
+    block = np.uint64(2) * (hashed >> np.uint64(6))
+    bits, bit = kept[block], hashed & np.uint64(63)
     # Written either way: whether a bucket was kept can't be foreseen, and a wrong guess costs 20 cycles.
     before = np.uint64(popcount(bits & low_bits(np.int64(bit))))
     rows[n_rows] = n_words + kept[block + np.uint64(1)] + before
@@ -256,7 +252,7 @@ def _push_bucket(bucket_of_ngram: Any, n_words: Any, kept: Any, is_pruned: Any, 
 
 
 @njit(cache=True, nogil=True)
-def _add_char_ngrams(
+def _push_char_ngrams(
     text: Any,
     start: int,
     end: int,
@@ -268,11 +264,13 @@ def _add_char_ngrams(
     word: Any,
     leads: Any,
     rows: Any,
+    n_rows: int,
     sums: Any,
-) -> int:
-    """Add the rows of the character n-grams of the word text[start:end] to `sums`; returns how many.
+) -> tuple[int, int]:
+    """Append the rows of the character n-grams of the word text[start:end]; a full buffer is added to `sums`.
 
     `word` and `leads` have room for the word in angle brackets and for its characters.
+    Returns (rows in the buffer, rows added to `sums`).
     """
     n_words, bucket = np.uint64(settings[0]), np.uint64(settings[1])
     magic = _ALL_64 // bucket + np.uint64(1)
@@ -290,11 +288,11 @@ def _add_char_ngrams(
     leads[n_chars] = n_bytes - 1
     n_chars += 1
     leads[n_chars] = n_bytes
-    n_rows, n_rows_before = 0, 0
+    n_added = 0
     for first in range(n_chars):
         if n_rows + maxn > _N_ROWS_BUFFER:
             _add_rows(table, n_columns, rows, n_rows, sums)
-            n_rows_before += n_rows
+            n_added += n_rows
             n_rows = 0
         # A bracket alone is no n-gram.
         shortest = max(minn, 2) if first == 0 or first == n_chars - 1 else minn
@@ -308,8 +306,7 @@ def _add_char_ngrams(
             if last - first + 1 >= shortest:
                 hashed = _modulo32(np.uint64(h), bucket, magic)
                 n_rows = _push_bucket(hashed, n_words, kept, is_pruned, rows, n_rows)
-    _add_rows(table, n_columns, rows, n_rows, sums)
-    return n_rows_before + n_rows
+    return n_rows, n_added
 
 
 @njit(cache=True, nogil=True)
@@ -331,7 +328,7 @@ def _add_subwords(
         if entry != settings[6]:
             for column in range(n_columns):
                 sums[column] = np.float64(table[entry, column])
-            word_n_rows[entry] += _add_char_ngrams(
+            n_rows, n_added = _push_char_ngrams(
                 pointer_to(word_bytes),
                 word_starts[entry],
                 word_starts[entry + 1],
@@ -343,16 +340,17 @@ def _add_subwords(
                 pointer_to(word),
                 pointer_to(leads),
                 pointer_to(rows),
+                0,
                 pointer_to(sums),
             )
+            _add_rows(pointer_to(table), n_columns, pointer_to(rows), n_rows, pointer_to(sums))
+            word_n_rows[entry] += n_added + n_rows
             for column in range(n_columns):
                 table[entry, column] = np.float32(sums[column])
 
 
 @njit(
-    types.void(
-        I64, U8, I64, U64_2D, types.Array(types.float32, 2, "C"), types.int32[::1]
-    ),
+    types.void(I64, U8, I64, U64_2D, types.Array(types.float32, 2, "C"), types.int32[::1]),
     cache=True,
     nogil=True,
 )
@@ -428,11 +426,11 @@ def _logits(sums: np.ndarray, n_rows: int, output: np.ndarray, logits: np.ndarra
     """The mean row itself where the table is folded (`output` is empty), else times `output`."""
     if len(output) == 0:
         for j in range(logits.size):
-            logits[j] = (sums[0, j] + sums[1, j]) / n_rows
+            logits[j] = sums[j] / n_rows
         return
     logits[:] = 0.0
     for k in range(output.shape[0]):
-        hidden = (sums[0, k] + sums[1, k]) / n_rows
+        hidden = sums[k] / n_rows
         for j in range(logits.size):
             logits[j] += hidden * output[k, j]
 
@@ -454,15 +452,12 @@ def _score_documents(
     out: np.ndarray,
     word: np.ndarray,
     leads: np.ndarray,
-    char_rows: np.ndarray,
     rows: np.ndarray,
     sums: np.ndarray,
     logits: np.ndarray,
-    memo: np.ndarray,
-    memo_sums: np.ndarray,
     open_ngrams: np.ndarray,
 ) -> None:
-    """`score` with its scratch arrays. A memo slot: (start, end, number of rows) of a word of `data`."""
+    """`score` with its scratch arrays."""
     n_words, bucket = np.uint64(settings[0]), np.uint64(settings[1])
     maxn, max_open = settings[3], settings[4] - 1
     inverse = 1.0 / settings[1] if settings[1] >= _MIN_FLOAT_BUCKET else 0.0
@@ -472,8 +467,7 @@ def _score_documents(
     n_rows_of_word = pointer_to(word_n_rows)
     folded, row_list = pointer_to(table), pointer_to(rows)
     kept_buckets, is_pruned = pointer_to(kept), len(kept) > 0
-    word_sums, char_sums = pointer_to(sums), pointer_to(sums[1])
-    memo_mask = np.uint64(len(memo) - 1)
+    sums_list = pointer_to(sums)
     token_start = np.empty(_N_TOKENS_BUFFER, np.int64)
     token_end = np.empty(_N_TOKENS_BUFFER, np.int64)
     token_hash = np.empty(_N_TOKENS_BUFFER, np.uint32)
@@ -504,7 +498,7 @@ def _score_documents(
                 n_tokens += 1
             for token in range(n_tokens):
                 if n_rows + max_open + 1 >= _N_ROWS_BUFFER:
-                    _add_rows(folded, n_columns, row_list, n_rows, word_sums)
+                    _add_rows(folded, n_columns, row_list, n_rows, sums_list)
                     n_added += n_rows
                     n_rows = 0
                 h, start, end_of_token = token_hash[token], token_start[token], token_end[token]
@@ -526,31 +520,26 @@ def _score_documents(
                     if maxn > 0:
                         n_added += np.int64(n_rows_of_word[entry]) - 1
                 elif maxn > 0 and not is_eos:
-                    slot = np.uint64(h) & memo_mask
-                    n_bytes = end_of_token - start
-                    known = memo[slot, 1] - memo[slot, 0] == n_bytes and _equal(
-                        text, start, text, memo[slot, 0], n_bytes
+                    n_rows, n_added_now = _push_char_ngrams(
+                        text,
+                        start,
+                        end_of_token,
+                        settings,
+                        kept_buckets,
+                        is_pruned,
+                        folded,
+                        n_columns,
+                        pointer_to(word),
+                        pointer_to(leads),
+                        row_list,
+                        n_rows,
+                        sums_list,
                     )
-                    if not known:
-                        memo_sums[slot, :] = 0.0
-                        memo[slot, 0], memo[slot, 1] = start, end_of_token
-                        memo[slot, 2] = _add_char_ngrams(
-                            text,
-                            start,
-                            end_of_token,
-                            settings,
-                            kept_buckets,
-                            is_pruned,
-                            folded,
-                            n_columns,
-                            pointer_to(word),
-                            pointer_to(leads),
-                            pointer_to(char_rows),
-                            pointer_to(memo_sums[slot]),
-                        )
-                    for column in range(n_columns):
-                        char_sums[column] += memo_sums[slot, column]
-                    n_added += memo[slot, 2]
+                    n_added += n_added_now
+                    if n_rows + max_open >= _N_ROWS_BUFFER:
+                        _add_rows(folded, n_columns, row_list, n_rows, sums_list)
+                        n_added += n_rows
+                        n_rows = 0
                 this = np.uint64(np.int64(np.int32(h)))
                 for k in range(n_open - 1, -1, -1):
                     ngram = open_ngrams[k] * _NGRAM_PRIME + this
@@ -560,7 +549,7 @@ def _score_documents(
                         open_ngrams[k + 1] = ngram
                 open_ngrams[0] = this
                 n_open = min(n_open + 1, max_open)
-        _add_rows(folded, n_columns, row_list, n_rows, word_sums)
+        _add_rows(folded, n_columns, row_list, n_rows, sums_list)
         n_rows += n_added
         if n_rows == 0:
             out[document, :] = np.nan
@@ -598,14 +587,10 @@ def score(
                                          1.00001); NaN where it predicts nothing because no token has a row
     The other arrays are those of `io.fasttext_tables.prepare`.
 
-    Rows are summed in float64: those of words and word n-grams in the order of the text, each n-gram where its
-    last word is; and apart from them the sums of each unknown word's character n-grams.
+    Rows are summed in float64 in the order of the text, each word n-gram where its last word is.
     """
     # Untouched pages of these cost nothing: a word is rarely as long as a document.
     longest = np.max(np.diff(offsets)) if offsets.size > 1 and settings[3] > 0 else 0
-    n_memo_slots = 1
-    while n_memo_slots < _MAX_MEMO_SLOTS and 16 * n_memo_slots * table.shape[1] <= _MEMO_BYTES:
-        n_memo_slots *= 2
     _score_documents(
         offsets,
         data,
@@ -623,11 +608,8 @@ def score(
         np.empty(longest + 2, np.uint8),
         np.empty(longest + 3, np.int32),
         np.empty(_N_ROWS_BUFFER, np.uint64),
-        np.empty(_N_ROWS_BUFFER, np.uint64),
-        np.zeros((2, table.shape[1]), np.float64),
+        np.zeros(table.shape[1], np.float64),
         np.zeros(settings[7], np.float64),
-        np.full((n_memo_slots, 3), -1, np.int64),
-        np.empty((n_memo_slots, table.shape[1]), np.float64),
         np.zeros(max(settings[4] - 1, 1), np.uint64),
     )
 
@@ -642,3 +624,25 @@ def score_texts(offsets: np.ndarray, data: np.ndarray, model: Mapping[str, np.nd
     arrays = [model[name] for name in (*names, "label_starts", "label_nodes")]
     score(offsets, data, *arrays, out)
     return out
+
+
+def best_labels(
+    offsets: np.ndarray, data: np.ndarray, model: Mapping[str, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """(index of the most probable of the model's labels int32[n_docs], its probability float32[n_docs]).
+
+    -1 and NaN where the library predicts nothing. Of equal probabilities the later label wins, as in the
+    library's `findKBest`.
+    """
+    n_docs, n_labels = offsets.size - 1, model["label_starts"].size - 1
+    best = np.empty(n_docs, dtype=np.int32)
+    score = np.empty(n_docs, dtype=np.float32)
+    # All probabilities of a few documents at a time: a batch may have 10^5 documents, a model 10^3 labels.
+    n_at_once = max(1, _PROBABILITIES_AT_ONCE // n_labels)
+    for begin in range(0, n_docs, n_at_once):
+        part = slice(begin, min(begin + n_at_once, n_docs))
+        found = score_texts(offsets[part.start : part.stop + 1], data, model)
+        best[part] = n_labels - 1 - np.argmax(found[:, ::-1], axis=1)
+        score[part] = found[np.arange(len(found)), best[part]]
+    best[np.isnan(score)] = -1
+    return best, score

@@ -101,8 +101,8 @@ def range_mask(typing_context: Any, data: Any, index: Any, set_bits: Any, first:
 def row_adder(width: int) -> Any:
     """An intrinsic (table, stride, first, rows, n_rows, sums), all arrays by pointers:
 
-    sums[first + c] += table[rows[i] * stride + first + c] for c < width and i < n_rows in order; float32 rows,
-    float64 sums. The sums stay in vector registers over the loop.
+    sums[first + c] += table[rows[i] * stride + first + c] for c < width and i < n_rows in order. The table is
+    float32, sums are float64 and stay in vector registers over the loop.
     """
 
     @intrinsic
