@@ -1,4 +1,4 @@
-"""Made-up fastText files: any sizes, losses and quantisation, written byte by byte; the package reads them."""
+"""Made-up fastText files of any sizes, losses and quantisation, written byte by byte."""
 
 from __future__ import annotations
 

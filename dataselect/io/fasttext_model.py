@@ -50,6 +50,8 @@ _MAX_WORD_BYTES = 16 << 20
 # The library sets no limits; above these a number is garbage, and every word would make as many n-grams.
 _MAX_WORD_NGRAMS = 255
 _MAX_CHAR_NGRAM = 255
+# The library's Huffman tree takes larger counts for nodes that are not there.
+_MAX_LABEL_COUNT = 10**15
 # The bitmap of a pruned dictionary has 16 bytes for 64 buckets; nothing in the file bounds the buckets.
 _MIN_ALLOWED_BITMAP_BYTES = 64 << 20
 
@@ -266,13 +268,16 @@ def _read_header(file: _File) -> FastTextModel:
     count_bytes = entries[label_offsets[1:, None] + np.arange(-9, -1)]
     # Without hashed rows n-grams have nothing to look up, so none are made.
     has_hashed = n_hashed > 0
+    label_counts = np.ascontiguousarray(count_bytes).view("<i8").ravel()
+    if label_counts.min() < 0 or label_counts.max() >= _MAX_LABEL_COUNT:
+        raise file.damaged(f"a label has {label_counts.max()} training lines")
     return FastTextModel(
         path=file.path,
         args=args,
         entries=entries,
         entry_offsets=offsets,
         labels=_label_names(entries, label_offsets),
-        label_counts=np.ascontiguousarray(count_bytes).view("<i8").ravel(),
+        label_counts=label_counts,
         n_words=n_words,
         dim=dim,
         loss=LOSSES[int(args["loss"])],
