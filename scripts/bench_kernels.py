@@ -58,7 +58,7 @@ def fasttext_case(
 ) -> dict[str, Callable[[], object]]:
     """Scoring alone; the model is read and folded before."""
     kernel = importlib.import_module("dataselect.kernels.fasttext")
-    prepared = importlib.import_module("dataselect.io.fasttext_model").prepare(str(model), label)
+    prepared = importlib.import_module("dataselect.io.fasttext_tables").prepare(str(model), [label])
     return {"fastText score": lambda: kernel.score_texts(offsets, data, prepared)}
 
 

@@ -16,7 +16,8 @@ import pyarrow as pa
 import pytest
 
 from dataselect.core.errors import BadModel
-from dataselect.io.fasttext_model import fold, prepare, read_header
+from dataselect.io.fasttext_model import read_header
+from dataselect.io.fasttext_tables import prepare
 from dataselect.kernels import fasttext as kernel
 from dataselect.kernels import reference_fasttext as reference
 from dataselect.training.fasttext_process import ZEROED_MEMORY
@@ -132,6 +133,10 @@ def library_score(model, text, label):
     return {name: probability for probability, name in predicted}.get("__label__" + label, np.nan)
 
 
+def scores_of(path, label, texts):
+    return kernel.score_texts(*buffers(texts), prepare(path, [label]))[:, 0]
+
+
 def test_scores_equal_the_package(trained):
     model, path = trained
     texts = sample_texts()
@@ -139,28 +144,54 @@ def test_scores_equal_the_package(trained):
         # 5,000 words have 60,000 character n-grams, and the package's float32 sum of them is off by some
         # 1e-6.
         texts = [text for text in texts if len(text) < 2000]
-    for label in read_header(path).labels:
-        scores = kernel.score_texts(*buffers(texts), prepare(path, label))
-        expected = [library_score(model, text, label) for text in texts]
-        np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-6)
+    labels = read_header(path).labels
+    expected = [[library_score(model, text, label) for label in labels] for text in texts]
+    np.testing.assert_allclose(
+        kernel.score_texts(*buffers(texts), prepare(path)), expected, rtol=0, atol=1e-6
+    )
+    for i, label in enumerate(labels):
+        np.testing.assert_allclose(scores_of(path, label, texts), np.array(expected)[:, i], rtol=0, atol=1e-6)
 
 
 def test_scores_are_exact_where_the_package_loses_digits(trained):
     # The package adds up to 60,000 float32 rows one by one; where they repeat, its rounding errors all go one
     # way.
     model, path = trained
-    prepared = prepare(path, "L0")
-    starts, raw = prepared["word_starts"], prepared["word_bytes"].tobytes()
-    entries = {raw[starts[i] : starts[i + 1]]: i for i in range(starts.size - 1)}
+    labels = read_header(path).labels
     matrix, output = (m.astype(np.float64) for m in (model.get_input_matrix(), model.get_output_matrix()))
-    label = read_header(path).label_index("L0")
     for text in ["the " * 4999, "w" * 3000, make_text(random.Random(1), 5000, 0)]:
         if np.isnan(library_score(model, text, "L0")):
             continue
-        logits = output @ matrix[reference.rows_of(text.encode(), entries, prepared["settings"])].mean(axis=0)
-        exact = 1 / np.exp(logits - logits[label]).sum() + 1e-5
-        assert kernel.score_texts(*buffers([text]), prepared)[0] == pytest.approx(exact, abs=2e-7)
+        words, _ = model.get_line(text)
+        known = [row for word in words for row in rows_of_word(model, word)]
+        rows = [*known, *word_ngram_rows(words, model)]
+        logits = output @ matrix[rows].mean(axis=0)
+        shares = np.exp(logits - logits.max())
+        exact = shares[labels.index("L0")] / shares.sum() + 1e-5
+        assert scores_of(path, "L0", [text])[0] == pytest.approx(exact, abs=2e-7)
         assert library_score(model, text, "L0") == pytest.approx(exact, abs=2e-5)
+
+
+def rows_of_word(model, word):
+    """What the package itself says; it gives a word without a row the subwords of its characters."""
+    entry = model.get_word_id(word)
+    if read_header_of(model)["maxn"] == 0 or word == "</s>":
+        return [entry] if entry >= 0 else []
+    return model.get_subwords(word)[1].tolist()
+
+
+def word_ngram_rows(words, model):
+    settings = read_header_of(model)
+    n_words = len(model.get_words())
+    hashes = [reference.hash_token(word.encode()) for word in words]
+    for last in range(len(hashes)):
+        for ngram in reference.word_ngram_hashes(hashes, last, settings["word_ngrams"]):
+            yield n_words + ngram % settings["bucket"]
+
+
+def read_header_of(model):
+    arguments = model.f.getArgs()
+    return {"maxn": arguments.maxn, "word_ngrams": arguments.wordNgrams, "bucket": arguments.bucket}
 
 
 def test_scores_of_invalid_utf8_equal_the_package(trained):
@@ -179,22 +210,21 @@ def test_scores_of_invalid_utf8_equal_the_package(trained):
         b"\xf0\x9f",
     ]
     texts = [b"".join(rng.choices(pieces, k=12)) for _ in range(200)]
-    scores = kernel.score_texts(*buffers(texts), prepare(path, "L0"))
     expected = [library_score(model, text, "L0") for text in texts]
-    np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(scores_of(path, "L0", texts), expected, rtol=0, atol=1e-6)
 
 
 def test_kernel_matches_reference_bit_for_bit(trained):
     texts = [*sample_texts(), b"\xff the \x80\xe6 of", b"\xe6\x97"]
     offsets, data = buffers(texts)
-    model = prepare(trained[1], "L1")
+    model = prepare(trained[1])
     np.testing.assert_array_equal(
         kernel.score_texts(offsets, data, model), reference.score_texts(offsets, data, model)
     )
 
 
 def test_scores_do_not_depend_on_the_batch(bigram_path):
-    model = prepare(bigram_path, "L0")
+    model = prepare(bigram_path, ["L0"])
     for array in model.values():
         array.setflags(write=False)
     offsets, data = buffers(sample_texts())
@@ -207,8 +237,7 @@ def test_scores_do_not_depend_on_the_batch(bigram_path):
 
 
 def test_newline_is_a_space_and_an_empty_text_has_a_score(bigram_path):
-    model = prepare(bigram_path, "L0")
-    scores = kernel.score_texts(*buffers(["the model", "the\nmodel", "\nthe \n model\n", "", "\n"]), model)
+    scores = scores_of(bigram_path, "L0", ["the model", "the\nmodel", "\nthe \n model\n", "", "\n"])
     assert scores[0] == scores[1] == scores[2]
     assert scores[3] == scores[4]
     assert np.isfinite(scores).all()
@@ -216,7 +245,7 @@ def test_newline_is_a_space_and_an_empty_text_has_a_score(bigram_path):
 
 def test_a_text_without_any_row_scores_nan_and_is_dropped(tmp_path):
     train(tmp_path / "m.bin", **VARIANTS["no-end-of-line"])
-    scores = kernel.score_texts(*buffers(["", "unseen"]), prepare(tmp_path / "m.bin", "L0"))
+    scores = scores_of(tmp_path / "m.bin", "L0", ["", "unseen"])
     assert np.isnan(scores).all()
     stage = stage_class()(model="m.bin", label="L0", min=0.0)
     assert stage.keep({"quality": scores})["quality < 0.0"].all()
@@ -245,8 +274,9 @@ def test_token_hash_is_that_of_the_package(token, expected):
 
 @pytest.mark.parametrize("word_ngrams, expected", [(2, {1485020, 1298458}), (3, {1485020, 1159053, 1298458})])
 def test_word_ngram_buckets_are_those_of_the_package(word_ngrams, expected):
-    settings = np.array([0, 2_000_000, 0, 0, word_ngrams, 2, -1], dtype=np.int64)
-    assert set(reference.rows_of(b"hello world", {}, settings)) == expected
+    settings = np.array([0, 2_000_000, 0, 0, word_ngrams, 3, -1, 1], dtype=np.int64)
+    none_pruned = np.empty((0, 2), dtype=np.uint64)
+    assert set(reference.rows_of(b"hello world", {}, settings, none_pruned)) == expected
     # A table that is zero but for one row tells whether the kernel reads that row.
     for row in expected:
         table = np.zeros((2_000_000, 1), dtype=np.float32)
@@ -256,9 +286,14 @@ def test_word_ngram_buckets_are_those_of_the_package(word_ngrams, expected):
             "slots": np.zeros((2, 2), dtype=np.uint64),
             "word_starts": np.zeros(1, dtype=np.int64),
             "word_bytes": np.zeros(0, dtype=np.uint8),
+            "word_n_rows": np.zeros(0, dtype=np.int32),
+            "kept": none_pruned,
             "table": table,
+            "output": np.empty((0, 0)),
+            "label_starts": np.arange(2),
+            "label_nodes": np.array([0], dtype=np.int32),
         }
-        assert kernel.score_texts(*buffers(["hello world"]), model)[0] < 0.45
+        assert kernel.score_texts(*buffers(["hello world"]), model)[0, 0] < 0.45
 
 
 def test_modulo_by_multiplication_equals_modulo():
@@ -275,6 +310,13 @@ def test_modulo_by_multiplication_equals_modulo():
         assert [int(kernel._modulo(np.uint64(v), np.uint64(bucket), 1 / bucket)) for v in values] == [
             v % bucket for v in values
         ]
+    for bucket in (1, 2, 3, 7, 1 << 13, 8193, 2_000_000, 2**31 - 1):
+        near = [k * bucket + d for k in (0, 1, 2**32 // bucket - 1) for d in (0, 1, bucket - 1)]
+        values = [v for v in (*near, 2**32 - 1, 2**31, *map(int, rng.integers(0, 2**32, 500))) if v < 2**32]
+        magic = (2**64 - 1) // bucket + 1
+        assert [
+            int(kernel._modulo32(np.uint64(v), np.uint64(bucket), np.uint64(magic % 2**64))) for v in values
+        ] == [v % bucket for v in values]
 
 
 def test_header_gives_labels_and_counts(tmp_path):
@@ -290,11 +332,11 @@ def test_header_gives_labels_and_counts(tmp_path):
 
 
 def test_folding_does_not_depend_on_the_block_size(bigram_path):
-    model = read_header(bigram_path)
-    tables = [fold(model, 0, block_bytes=n_bytes) for n_bytes in (1, 1000, 4096, 8 << 20)]
-    assert tables[0].shape == (model.n_rows, 1)
-    for table in tables[1:]:
-        np.testing.assert_array_equal(table, tables[0])
+    first, *others = (prepare(bigram_path, ["L0"], block_bytes=n) for n in (8 << 20, 1, 1000, 4096))
+    assert first["table"].shape == (read_header(bigram_path).input.n_rows, 1)
+    for model in others:
+        for name, array in first.items():
+            np.testing.assert_array_equal(model[name], array)
 
 
 def test_unknown_label_lists_the_nearest_first(bigram_path):
@@ -340,21 +382,8 @@ def test_what_is_no_model_is_said_so(tmp_path):
         read_header(path)
 
 
-@pytest.mark.parametrize(
-    "loss, said", [("hs", "hierarchical softmax"), ("ova", "one-vs-all"), ("ns", "negative")]
-)
-def test_other_losses_are_named(tmp_path, loss, said):
-    train(tmp_path / "m.bin", loss=loss)
-    with pytest.raises(BadModel, match=rf"loss {loss} \({said}.*train the model with loss softmax"):
-        read_header(tmp_path / "m.bin")
-
-
-def test_quantised_and_unsupervised_models_are_refused(tmp_path):
-    model = train(tmp_path / "m.bin", **VARIANTS["bigrams"])
-    model.quantize()
-    model.save_model(str(tmp_path / "m.ftz"))
-    with pytest.raises(BadModel, match=r"quantised .* not supported yet; use their \.bin"):
-        read_header(tmp_path / "m.ftz")
+def test_word_vectors_are_refused(tmp_path):
+    train(tmp_path / "m.bin", n_lines=30)
     params = {"dim": 4, "bucket": 100, "minCount": 1, "thread": 1, "verbose": 0, "epoch": 1}
     run_fasttext("train_unsupervised", tmp_path / "v.bin", input=str(tmp_path / "m.txt"), **params)
     with pytest.raises(BadModel, match="holds word vectors"):
@@ -363,11 +392,11 @@ def test_quantised_and_unsupervised_models_are_refused(tmp_path):
 
 def test_weights_that_are_nan_are_refused(bigram_path, tmp_path):
     raw = bytearray(bigram_path.read_bytes())
-    offset = read_header(bigram_path).input_offset
+    offset = read_header(bigram_path).input.offset
     raw[offset : offset + 4] = struct.pack("<f", float("nan"))
     (tmp_path / "nan.bin").write_bytes(raw)
     with pytest.raises(BadModel, match="NaN or infinite"):
-        prepare(tmp_path / "nan.bin", "L0")
+        prepare(tmp_path / "nan.bin", ["L0"])
 
 
 def stage_class():

@@ -13,6 +13,7 @@ from dataselect.stages.base import DedupStage, FittedStage, MapStage, SelectStag
 
 STAGES = {
     "exact_dedup": DedupStage,
+    "fasttext_label": MapStage,
     "fasttext_quality": MapStage,
     "length_filter": MapStage,
     "minhash_dedup": DedupStage,

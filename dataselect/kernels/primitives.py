@@ -113,6 +113,37 @@ def range_mask(typing_context: Any, data: Any, index: Any, set_bits: Any, first:
     return types.uint64(data, types.intp, types.uint8, types.uint8, types.uint8), codegen
 
 
+def row_adder(width: int) -> Any:
+    """An intrinsic (table, stride, first, rows, n_rows, sums), all arrays by pointers:
+
+    sums[first + c] += table[rows[i] * stride + first + c] for c < width and i < n_rows in order. The table is
+    float32, sums are float64 and stay in vector registers over the loop.
+    """
+
+    @intrinsic
+    def add(
+        typing_context: Any, table: Any, stride: Any, first: Any, rows: Any, n_rows: Any, sums: Any
+    ) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            table_at, stride_of, first_of, rows_at, n, sums_at = arguments
+            narrow, wide = (ir.VectorType(kind, width) for kind in (ir.FloatType(), ir.DoubleType()))
+            sums_at = builder.bitcast(builder.gep(sums_at, [first_of]), wide.as_pointer())
+            total = cgutils.alloca_once(builder, wide)
+            builder.store(builder.load(sums_at, align=8), total)
+            with cgutils.for_range(builder, n) as loop:
+                row = builder.load(builder.gep(rows_at, [loop.index]))
+                place = builder.add(builder.mul(row, stride_of), first_of)
+                at = builder.bitcast(builder.gep(table_at, [place]), narrow.as_pointer())
+                values = builder.fpext(builder.load(at, align=4), wide)
+                builder.store(builder.fadd(builder.load(total), values), total)
+            builder.store(builder.load(total), sums_at, align=8)
+            return context.get_dummy_value()
+
+        return types.void(table, types.intp, types.intp, rows, types.intp, sums), codegen
+
+    return add
+
+
 def _unary_u64(emit: Any) -> Any:
     @intrinsic
     def function(typing_context: Any, word: Word) -> Any:
