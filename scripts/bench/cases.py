@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+
 from bench.measure import ONE_THREAD
 from bench.texts import Text
 

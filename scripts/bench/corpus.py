@@ -1,6 +1,6 @@
 """Make the texts of the benchmark out of real text, multiplied by copies.
 
-    python -m bench.corpus < REQUEST.json       {"base": folder, "field", "out": folder, "specs": [TextSpec, ...]}
+    python -m bench.corpus < REQUEST.json   {"base": folder, "field", "out": folder, "specs": [TextSpec, ...]}
 
 A copy holds all documents of the base, duplicates and short ones included. In suffixed text every word of a
 copy ends in the copy's suffix: duplicates and near-duplicates within a copy stay, between copies there are
@@ -25,9 +25,9 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
-from bench.texts import SIZES, TextSpec
 from copies import json_escaped, json_line, marked, n_words, suffixes, with_suffix
 
+from bench.texts import SIZES, TextSpec
 from dataselect.core.pieces import suffix_of
 from dataselect.io.reader import iter_file_texts
 
@@ -82,12 +82,15 @@ class ShardWriter(ExitStack):
 
     def __init__(self, stem: str, formats: Sequence[str]) -> None:
         super().__init__()
-        self._lines = []
-        if "jsonl" in formats:
-            self._lines.append(self.enter_context(open(f"{stem}.jsonl", "wb")))
-        if "jsonl.zst" in formats:
-            file = self.enter_context(open(f"{stem}.jsonl.zst", "wb"))
-            self._lines.append(self.enter_context(zstandard.ZstdCompressor(level=3).stream_writer(file)))
+        files: dict[str, Any] = {
+            form: self.enter_context(Path(f"{stem}.{form}").open("wb"))  # noqa: SIM115 (closed by the stack)
+            for form in formats
+            if form != "parquet"
+        }
+        if file := files.get("jsonl.zst"):
+            compressed: Any = zstandard.ZstdCompressor(level=3).stream_writer(file)
+            files["jsonl.zst"] = self.enter_context(compressed)
+        self._lines = list(files.values())
         self._parquet = None
         if "parquet" in formats:
             options = {"compression": "zstd", "compression_level": 3, "use_dictionary": False}

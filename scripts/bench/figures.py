@@ -85,14 +85,15 @@ def all_ratios(
     found = [
         ratio(case.name, case.floor)
         for case in cases
-        if case.floor in figures and not case.is_peer and not case.by_wall
+        if case.floor and case.floor in figures and not case.by_wall
     ]
     for peer in cases:
         found += [ratio(ours, peer.name) for ours in peer.against if ours in figures]
-    if package := figures.get(PACKAGE, {}).get("alone_mb_per_cpu_s"):
-        if kernel := kernels.get("bare", {}).get(KERNEL):
-            both = ratios(kernel["rounds"], package["rounds"])
-            found.append({"of": f"kernel {KERNEL}", "to": f"{PACKAGE}, predict alone", **spread(both)})
+    package = figures.get(PACKAGE, {}).get("alone_mb_per_cpu_s")
+    kernel = kernels.get("bare", {}).get(KERNEL)
+    if package and kernel:
+        both = ratios(kernel["rounds"], package["rounds"])
+        found.append({"of": f"kernel {KERNEL}", "to": f"{PACKAGE}, predict alone", **spread(both)})
     if all(name in figures for name in WORKERS):
         found.append({**ratio(WORKERS[1], WORKERS[0], "mb_per_wall_s"), "bar": WORKERS_BAR})
     return found

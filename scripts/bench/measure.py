@@ -124,14 +124,21 @@ def measure(
 
 
 def _end_group(group: int) -> None:
-    """SIGTERM, and SIGKILL for what is left after five seconds; collects all of them."""
+    """SIGTERM, and SIGKILL for what is left after five seconds."""
     for number, wait_s in ((signal.SIGTERM, 5.0), (signal.SIGKILL, 1.0)):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(group, number)
-        end = time.monotonic() + wait_s
-        with contextlib.suppress(ChildProcessError):
-            while time.monotonic() < end:
-                if os.waitpid(-1, os.WNOHANG) == (0, 0):
-                    time.sleep(0.02)
-            continue
-        return
+        if _all_collected(wait_s):
+            return
+
+
+def _all_collected(wait_s: float) -> bool:
+    """Whether no child is left within the time."""
+    end = time.monotonic() + wait_s
+    try:
+        while time.monotonic() < end:
+            if os.waitpid(-1, os.WNOHANG)[0] == 0:
+                time.sleep(0.02)
+    except ChildProcessError:
+        return True
+    return False

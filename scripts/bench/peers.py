@@ -1,7 +1,7 @@
 """Other tools that do the same jobs: how to install each, and how to run it.
 
-Versions are pinned; the settings of each are in the first lines of its script in scripts/peers/. Every peer has
-a virtual environment of its own. One that can't be installed or run is reported and hides no other.
+Versions are pinned; the settings of each are in the first lines of its script in scripts/peers/. Every peer
+has a virtual environment of its own. One that can't be installed or run is reported and hides no other.
 """
 
 from __future__ import annotations

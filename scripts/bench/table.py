@@ -15,7 +15,8 @@ def show(value: float | None, digits: int = 1) -> str:
 
 def adaptive(value: float | None) -> str:
     """Three digits or so."""
-    return show(value, 2 if value is not None and value < 10 else 1 if value is not None and value < 100 else 0)
+    size = abs(value or 0)
+    return show(value, 2 if size < 10 else 1 if size < 100 else 0)
 
 
 def all_rounds(figure: dict[str, Any], digits: int | None = None) -> str:
@@ -87,7 +88,15 @@ def head(result: dict[str, Any]) -> list[str]:
 
 def render(result: dict[str, Any]) -> str:
     """All tables."""
-    header = ["MB of text per CPU second (wall)", "MB 1x/2x", "median", "rounds", "start-up s", "peak MB", "kept"]
+    header = [
+        "MB of text per CPU second (wall)",
+        "MB 1x/2x",
+        "median",
+        "rounds",
+        "start-up s",
+        "peak MB",
+        "kept",
+    ]
     lines = [*head(result), ""]
     lines += columns([header, *(case_row(name, case) for name, case in result["cases"].items())])
     for name, messages in result["failures"].items():

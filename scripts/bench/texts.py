@@ -77,7 +77,7 @@ def peer_spec(kind: str, mb: float) -> TextSpec:
 
 
 def make_texts(base: Path, field: str, out: Path, specs: Sequence[TextSpec]) -> Texts:
-    """Have them made in a process of its own, which may grow: a child's peak memory counts from its parent's."""
+    """Have them made in a process of its own, which may grow: a child's peak memory counts its parent's."""
     request = {"base": str(base), "field": field, "out": str(out), "specs": [asdict(spec) for spec in specs]}
     made = subprocess.run(
         [sys.executable, "-m", "bench.corpus"],

@@ -1,4 +1,4 @@
-"""datasketch: MinHash of word 5-grams (128 permutations, sha1) and MinHashLSH at 0.8, one document after another."""
+"""datasketch: MinHash of word 5-grams (128 permutations, sha1), MinHashLSH at 0.8, a document at a time."""
 
 from __future__ import annotations
 

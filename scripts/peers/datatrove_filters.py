@@ -1,4 +1,4 @@
-"""datatrove: the heuristic filters of FineWeb in its order, defaults but for C4's terminal punctuation (off there)."""
+"""datatrove: FineWeb's heuristic filters in its order: defaults, but in C4 no rule on terminal punctuation."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """What the peers' scripts share: shards of a folder to rows, kept lines to a shard, the counts.
 
-Every script is `python SCRIPT.py INPUT OUTPUT [EXTRA]`: it reads the shards of the folder INPUT, writes what it
-keeps into the new folder OUTPUT, and prints one line of JSON with `rows` (read) and `kept`. It uses a public
-package the way its documentation does, with the settings named in its first lines. This module needs orjson
-and zstandard.
+Every script is `python SCRIPT.py INPUT OUTPUT [EXTRA]`: it reads the shards of the folder INPUT, writes what
+it keeps into the new folder OUTPUT, and prints one line of JSON with `rows` (read) and `kept`. It uses a
+public package the way its documentation does, with the settings named in its first lines. This module needs
+orjson and zstandard.
 """
 
 from __future__ import annotations

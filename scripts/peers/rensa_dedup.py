@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 
 from peer_io import read_rows, report, write_lines
 from rensa import RMinHashDeduplicator
@@ -13,7 +14,7 @@ def main(folder: str, out: str) -> None:
     deduplicator = RMinHashDeduplicator(threshold=0.8, num_perm=128, use_lsh=True)
     lines: list[bytes] = []
 
-    def entries():  # type: ignore[no-untyped-def]
+    def entries() -> Iterator[tuple[str, list[str]]]:
         for line, text in read_rows(folder):
             lines.append(line)
             yield str(len(lines)), shingles(text)

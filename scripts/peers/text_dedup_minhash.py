@@ -1,4 +1,4 @@
-"""text-dedup: MinHash with word 5-grams, 128 permutations, 0.8 (9 x 13 by itself), one process, other defaults.
+"""text-dedup: MinHash with word 5-grams, 128 permutations, 0.8 (it takes 9 x 13), one process, else defaults.
 
 With its default check_false_positive = false, version 0.4.1 keeps no member of most clusters.
 """
