@@ -1,4 +1,4 @@
-"""datatrove: FineWeb's heuristic filters in its order: defaults, but in C4 no rule on terminal punctuation."""
+"""datatrove: FineWeb's heuristic filters in its order; defaults, but C4 without its rule on punctuation."""
 
 from __future__ import annotations
 
