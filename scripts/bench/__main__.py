@@ -6,7 +6,9 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import signal
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +22,14 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "dat
 CORPUS_VARIABLE = "DATASELECT_BENCH_CORPUS"
 
 
+def pattern(text: str) -> re.Pattern[str]:
+    """A regular expression, upper or lower case alike."""
+    try:
+        return re.compile(text, re.IGNORECASE)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no regular expression: {error}") from error
+
+
 def options_from(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """SystemExit with a message where they make no sense."""
     parser = argparse.ArgumentParser(
@@ -27,7 +37,12 @@ def options_from(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--rounds", type=int, default=5)
-    add("--only", metavar="PATTERN", help="cases whose name has this regular expression, beside their floors")
+    add(
+        "--only",
+        type=pattern,
+        metavar="PATTERN",
+        help="cases whose name has this regular expression, beside their floors",
+    )
     add("--peers", action="store_true", help="also other tools, installed from PyPI")
     add("--quick", action="store_true", help="a smoke test: one round of small texts")
     add("--json", type=Path, metavar="OUT", help="write all figures, after every case")
@@ -64,6 +79,8 @@ def main() -> None:
                 options.json.write_text(json.dumps(result, indent=1) + "\n")
     except CommandFailed as failed:
         sys.exit(str(failed))
+    except subprocess.CalledProcessError as failed:  # it has said why
+        sys.exit(failed.returncode)
     except KeyboardInterrupt:
         sys.exit(130)
     finally:  # a run that fails or is stopped still shows what it has

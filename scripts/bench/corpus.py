@@ -28,6 +28,7 @@ import zstandard
 from copies import json_escaped, json_line, marked, n_words, suffixes, with_suffix
 
 from bench.texts import SIZES, TextSpec
+from dataselect.core.errors import DataselectError
 from dataselect.core.pieces import suffix_of
 from dataselect.io.reader import iter_file_texts
 
@@ -175,7 +176,11 @@ def describe(base: Sequence[Row], folder: Path) -> dict[str, Any]:
 def main() -> None:
     request = json.load(sys.stdin)
     specs = [TextSpec(**{**spec, "formats": tuple(spec["formats"])}) for spec in request["specs"]]
-    print(json.dumps(make(Path(request["base"]), request["field"], Path(request["out"]), specs)))
+    try:
+        made = make(Path(request["base"]), request["field"], Path(request["out"]), specs)
+    except DataselectError as error:
+        sys.exit(str(error))
+    print(json.dumps(made))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 import subprocess
 import sys
 import tempfile
@@ -54,7 +53,7 @@ def target_of(stages: Sequence[dict[str, Any]]) -> Path:
 
 def wanted(name: str, options: argparse.Namespace) -> bool:
     """Whether --only has it."""
-    return not options.only or re.search(options.only, name, re.IGNORECASE) is not None
+    return options.only is None or options.only.search(name) is not None
 
 
 def chosen(cases: Sequence[Case], options: argparse.Namespace) -> list[Case]:
@@ -87,6 +86,9 @@ class Bench:
             text = self.texts.by_spec[peer.spec(options.peer_scale)]
             cases.append(peer_case(peer, text, cache, extras.get(peer.extra or "")))
         self.cases = chosen(cases, options)
+        if not self.cases and not wanted(KERNELS, options):
+            names = ", ".join([*(case.name for case in cases), KERNELS])
+            sys.exit(f"--only {options.only.pattern}: found in none of {names}")
         self.kernel_texts = {text.kind: text.shards("1x") for text in (bare, whole)}
 
     def note(self, name: str, message: str) -> None:
@@ -105,8 +107,6 @@ class Bench:
     def rounds(self) -> Iterator[dict[str, Any]]:
         """The figures after every case."""
         kernels_wanted = self.options.kernel_mb and wanted(KERNELS, self.options)
-        if not self.cases and not kernels_wanted:
-            sys.exit(f"--only {self.options.only}: no case has it; see the names in a run with --quick")
         become_subreaper()
         with tempfile.TemporaryDirectory(prefix="runs-", dir=self.options.out) as folder:
             scratch = Path(folder).resolve()
@@ -136,7 +136,7 @@ class Bench:
             "versions": self.versions,
             "peers": self.peers,
             "notes": self.notes,
-            "options": {key: str(value) for key, value in vars(options).items()},
+            "options": {key: str(value) for key, value in vars(options).items() if value is not None},
             "base": self.texts.base,
             "suffix_bytes": self.texts.suffix_bytes,
         }
