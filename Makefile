@@ -44,8 +44,8 @@ test: setup ## The tests, without the slow ones
 test-all: setup ## All tests
 	@$(BIN)/python -m pytest -q $(ARGS)
 
-bench: setup sample ## Measure speed and memory end to end
-	@$(BIN)/python scripts/bench.py $(ARGS)
+bench: setup sample ## Measure speed and memory end to end (make bench ARGS="--help")
+	@PYTHONPATH=scripts $(BIN)/python -m bench $(ARGS)
 
 check: setup ## Lint, format and types; edits nothing
 	@$(BIN)/ruff check --quiet .

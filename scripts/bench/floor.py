@@ -1,8 +1,8 @@
 """The floor: copy shards with nothing in between, as fast as pyarrow and zstandard do it on one thread.
 
-    python scripts/bench_floor.py jsonl OUT SHARD.jsonl.zst ...
-    python scripts/bench_floor.py parquet OUT SHARD.parquet ...
-    python scripts/bench_floor.py read - SHARD.jsonl.zst ...     dataselect's reader alone; nothing is written
+    python -m bench.floor jsonl OUT SHARD.jsonl.zst ...
+    python -m bench.floor parquet OUT SHARD.parquet ...
+    python -m bench.floor read - SHARD.jsonl.zst ...     dataselect's reader alone; nothing is written
 
 JSONL: the text field is parsed, the lines go through as they are. zstd level 3 on both sides.
 A pipeline that reads the text, looks at it and writes rows can't take less.
@@ -11,6 +11,7 @@ A pipeline that reads the text, looks at it and writes rows can't take less.
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import sys
 from pathlib import Path
@@ -90,7 +91,7 @@ def main() -> None:
             n_rows += read(shard)
         else:
             n_rows += (copy_jsonl if what == "jsonl" else copy_parquet)(shard, out / shard.name)
-    print(n_rows)
+    print(json.dumps({"rows": n_rows, "kept": n_rows}))
 
 
 if __name__ == "__main__":

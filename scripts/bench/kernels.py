@@ -1,6 +1,6 @@
-"""Megabytes of text per CPU second of every text kernel.
+"""Megabytes of text per CPU second of every text kernel, and of the reader.
 
-    python scripts/bench_kernels.py [SHARD ...] [--field text] [--mb 32] [--runs 7] [--model M.bin]
+    python scripts/bench/kernels.py [SHARD ...] [--field text] [--mb 32] [--runs 7] [--model M.bin]
 
 Without a shard (JSONL or Parquet) the text is the source of the Python standard library, cut into documents
 of about 4 kB. MB = 10^6 bytes of UTF-8; the best of the runs counts: other processes can only slow one down.
@@ -60,6 +60,15 @@ def fasttext_case(
     kernel = importlib.import_module("dataselect.kernels.fasttext")
     prepared = importlib.import_module("dataselect.io.fasttext_tables").prepare(str(model), [label])
     return {"fastText score": lambda: kernel.score_texts(offsets, data, prepared)}
+
+
+def reader_case(shard: Path, field: str) -> tuple[Callable[[], int], int]:
+    """From the compressed file to text columns with their row numbers; also the bytes of text in it."""
+
+    def read() -> int:
+        return sum(text_buffers(array)[0][-1] for array in iter_file_texts(str(shard), field))
+
+    return read, int(read())
 
 
 def cases(offsets: np.ndarray, data: np.ndarray) -> dict[str, Callable[[], object]]:
@@ -123,6 +132,9 @@ def main() -> None:
     if options.model:
         runs |= fasttext_case(offsets, data, options.model, options.label)
     rates = {name: n_bytes / 1e6 / best_seconds(run, options.runs) for name, run in runs.items()}
+    if options.shards:
+        read, shard_bytes = reader_case(options.shards[0], options.field)
+        rates["reader, first shard"] = shard_bytes / 1e6 / best_seconds(read, min(options.runs, 3))
     if options.json:
         print(json.dumps(rates))
         return
