@@ -25,7 +25,7 @@ from dataselect.kernels import reference_fasttext as reference
 from dataselect.stages.base import Texts
 from dataselect.stages.fasttext_label import FastTextLabel
 from dataselect.stages.fasttext_quality import FastTextQuality
-from dataselect.training import ZEROED_MEMORY
+from dataselect.training.fasttext_process import ZEROED_MEMORY
 
 WORDS = (  # noqa: SIM905
     "the a of and data model café naïve日本 語 Füße παράδειγμα слово 🙂 x y z <b> don't 1,234 "
