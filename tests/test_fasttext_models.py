@@ -292,7 +292,7 @@ def test_models_that_the_package_quantised_score_as_the_package_does(tmp_path):
     rng = random.Random(4)
     lines = [
         f"__label__L{i % 260} " + " ".join(f"{rng.choice(WORDS)}{rng.randrange(40)}" for _ in range(12))
-            for i in range(800)
+        for i in range(800)
     ]
     (tmp_path / "t.txt").write_text("\n".join(lines) + "\n", "utf-8")
     texts = [line.split(" ", 1)[1].encode() for line in lines[:50]] + FIXED_TEXTS

@@ -1,10 +1,11 @@
 """Read supervised fastText models (`.bin` and `.ftz`) without the fasttext package.
 
 The layout is that of fastText 0.9 (`FastText::loadModel`, `Dictionary::load`, `DenseMatrix::load`,
-`QuantMatrix::load`, `ProductQuantizer::load`), little-endian and packed: magic and version, 12 int32 arguments
-and a float64, the dictionary (NUL-terminated bytes, int64 count, int8 type; words first, then labels; then
-pairs of int32 where it is pruned), a quantisation flag, the input matrix (vocabulary rows, then hashed rows),
-a second flag, and the output matrix (one row a label). The content says what a file is, not its name.
+`QuantMatrix::load`, `ProductQuantizer::load`), little-endian and packed: magic and version, 12 int32
+arguments and a float64, the dictionary (NUL-terminated bytes, int64 count, int8 type; words first, then
+labels; then pairs of int32 where it is pruned), a quantisation flag, the input matrix (vocabulary rows, then
+hashed rows), a second flag, and the output matrix (one row a label). The content says what a file is, not its
+name.
 
 No number of the file is trusted before it is compared with the file's length.
 """

@@ -32,8 +32,8 @@ def prepare(
     label_starts  int64[n_labels + 1], label_nodes int32[n]   see `kernels.fasttext._probabilities`
     label_names   uint8[n]                    the labels asked for, each ended by NUL; see `label_names`
 
-    The model is linear up to its logits, so the input matrix times the output matrix, made once, replaces both
-    where there are fewer logits than dimensions: one float a row for two labels. A softmax depends on
+    The model is linear up to its logits, so the input matrix times the output matrix, made once, replaces
+    both where there are fewer logits than dimensions: one float a row for two labels. A softmax depends on
     differences of logits only (n_labels - 1 of them), ova and ns on the logits of `labels`, hs on those of
     the tree's nodes above `labels`.
 
@@ -56,11 +56,8 @@ def prepare(
     kernel.fill_slots(word_starts, word_bytes, slots)
     end_of_line = _find_end_of_line(word_starts, word_bytes)
     loss = _LOSS_NUMBERS[model.loss]
-    settings = np.array(
-        [model.n_words, model.bucket, model.minn, model.maxn, model.word_ngrams, loss, end_of_line]
-        + [weights.shape[1]],
-        dtype=np.int64,
-    )
+    sizes = [model.n_words, model.bucket, model.minn, model.maxn, model.word_ngrams]
+    settings = np.array([*sizes, loss, end_of_line, weights.shape[1]], dtype=np.int64)
     word_n_rows = np.zeros(model.n_words if model.maxn else 0, dtype=np.int32)
     if model.maxn:
         kernel.add_subwords(word_starts, word_bytes, settings, kept, table, word_n_rows)
