@@ -647,6 +647,13 @@ def test_the_command_prints_a_table_or_the_card(cli, shards, tmp_path):
     assert cli("train", *options, "--out", tmp_path / "n.bin", "--holdout", "much").code == 2
 
 
+def test_patterns_are_relative_to_the_working_folder(shards, tmp_path, monkeypatch):
+    monkeypatch.chdir(shards)
+    options = {"positive": ("good-a.jsonl.gz", "./good-b*"), "negative": ("bad-*",)}
+    card = train(spec_of(tmp_path / "m.bin", **options, epoch=1))
+    assert [item["name"] for item in card["inputs"][:2]] == ["good-a.jsonl.gz", "good-b.parquet"]
+
+
 @pytest.mark.parametrize("options", [{}, {"cutoff": 300, "retrain": True}])
 def test_quantised_models_are_small_and_judged_as_they_are(shards, tmp_path, options):
     card = train(spec_of(tmp_path / "m.ftz", **two_sets(shards), quantize=True, **options))

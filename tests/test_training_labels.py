@@ -261,7 +261,7 @@ def test_every_part_of_the_card_is_rendered(cli, scored, tmp_path):
     done = cli("train", *options, "--lr", "0.5", "--epoch", "3", "--out", tmp_path / "m.bin")
     assert done.code == 0, done.err
     for part in (
-        "406 rows in 1 shards: 400 documents; left out: 6 without a label",
+        "406 rows in 1 shards: 400 documents; left out: 6 without a number",
         "score: positive from",
         "labels that look wrong, left out of training:",
         "held out: P(hq) has AUC",

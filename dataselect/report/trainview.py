@@ -26,7 +26,9 @@ def render(card: dict[str, Any]) -> str:
 def _data(card: dict[str, Any]) -> list[str]:
     rows, rule = card["rows"], card.get("score_rule")
     left = [f"{n:,} bad ({reason})" for reason, n in rows["bad"].items()]
-    left += [f"{rows[key]:,} {what}" for key, what in _LEFT_OUT.items() if rows[key]]
+    left += [f"{rows['empty']:,} without a word"] if rows["empty"] else []
+    missing = "number" if rule else "label"
+    left += [f"{rows['unlabelled']:,} without a {missing}"] if rows["unlabelled"] else []
     lines = [f"{rows['read']:,} rows in {len(card['inputs'])} shards: {rows['used']:,} documents"]
     lines[0] += f"; left out: {', '.join(left)}" if left else ""
     if rule:
@@ -38,9 +40,6 @@ def _data(card: dict[str, Any]) -> list[str]:
     if card["n_texts_of_several_labels"]:
         lines.append(f"{card['n_texts_of_several_labels']:,} texts stand under more than one label")
     return lines
-
-
-_LEFT_OUT = {"empty": "without a word", "unlabelled": "without a label"}
 
 
 def _labels(card: dict[str, Any]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import mmap
+import os
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -103,7 +104,8 @@ def list_inputs(spec: TrainSpec) -> list[InputShard]:
         if not patterns:
             continue
         with _in_words_of(spec, option):
-            shards = list_shards(patterns)
+            # Stores know no working folder.
+            shards = list_shards([p if "://" in p else os.path.abspath(p) for p in patterns])
             check_columns(shards, _input_spec(spec, patterns, column=None), _NO_OUTPUT)
         for shard in shards:
             if option_of.setdefault(shard.url, option) != option:
