@@ -72,9 +72,9 @@ def reader_case(shard: Path, field: str) -> tuple[Callable[[], int], int]:
 
 
 def cases(offsets: np.ndarray, data: np.ndarray) -> dict[str, Callable[[], object]]:
-    hashing, minhash, ngrams, text, wordpunct = (
+    groups, hashing, minhash, ngrams, rows, text, wordpunct = (
         importlib.import_module(f"dataselect.kernels.{name}")
-        for name in ("hashing", "minhash", "ngrams", "text", "wordpunct")
+        for name in ("groups", "hashing", "minhash", "ngrams", "rows", "text", "wordpunct")
     )
     n_docs = len(offsets) - 1
     lengths = np.empty(n_docs, np.int64)
@@ -87,7 +87,20 @@ def cases(offsets: np.ndarray, data: np.ndarray) -> dict[str, Callable[[], objec
     signatures = np.empty((n_docs, 128), np.uint32)
     signatures_256 = np.empty((n_docs, 256), np.uint32)
     bands = np.empty((n_docs, 14), np.uint64)
+    newline, one_tail, tails = np.array([10], np.uint8), np.array([0, 1]), np.zeros(n_docs, np.int32)
+    copied = np.empty(int(offsets[-1] - offsets[0]) + n_docs, np.uint8)
+    left, right = np.arange(n_docs - 1), np.arange(1, n_docs)
+
+    def components() -> None:
+        parent = np.arange(n_docs)
+        groups.connect(left, right, parent)
+        groups.find_roots(parent)
+
     return {
+        "gather_rows": lambda: rows.gather_rows(
+            data, offsets[:-1], offsets[1:], newline, one_tail, tails, copied
+        ),
+        "connect, find_roots": components,
         "count_chars": lambda: text.count_chars(offsets, data, lengths),
         "count_words": lambda: text.count_words(offsets, data, lengths),
         "hash128": lambda: hashing.hash128(offsets, data, hashes),
