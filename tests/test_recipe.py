@@ -11,6 +11,7 @@ import pytest
 
 from dataselect.core.errors import RecipeError
 from dataselect.planning.recipe import RESERVED_COLUMNS, load_recipe, recipe_schema
+from dataselect.stages import registry
 
 GOOD = """\
 input:
@@ -551,4 +552,4 @@ def test_the_schema_knows_every_stage_and_section():
     schema = recipe_schema()
     assert set(schema["properties"]) == {"input", "stages", "output", "work", "expect"}
     assert schema["required"] == ["input", "stages", "output"]
-    assert len(schema["properties"]["stages"]["items"]["anyOf"]) == 7
+    assert len(schema["properties"]["stages"]["items"]["anyOf"]) == len(registry())

@@ -98,12 +98,11 @@ def trained(shards, tmp_path_factory):
 
 
 def scores_of(model, texts, label="hq"):
-    from dataselect.io.fasttext_model import prepare
     from dataselect.stages.base import Texts
     from dataselect.stages.fasttext_quality import FastTextQuality
 
     stage = FastTextQuality(model=str(model), label=label)
-    columns = stage.columns(Texts(pa.array(texts, pa.large_string())), prepare(model, label))
+    columns = stage.columns(Texts(pa.array(texts, pa.large_string())), stage.prepare())
     return columns["quality"]
 
 
@@ -155,8 +154,8 @@ def test_what_the_package_leaves_uninitialised_is_zero(trained):
     from dataselect.io.fasttext_model import read_header
 
     model = read_header(trained[0])
-    matrix = np.memmap(model.path, "<f4", "r", model.input_offset, (model.n_rows, model.dim))
-    filled = model.n_rows * model.dim // 10 // model.dim
+    matrix = np.memmap(model.path, "<f4", "r", model.input.offset, (model.input.n_rows, model.dim))
+    filled = model.input.n_rows * model.dim // 10 // model.dim
     assert np.abs(matrix[:filled]).min(axis=1).max() > 0
     untouched = (matrix[filled + 1 :] == 0).all(axis=1)
     assert untouched.any()
