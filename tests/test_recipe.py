@@ -552,4 +552,4 @@ def test_the_schema_knows_every_stage_and_section():
     schema = recipe_schema()
     assert set(schema["properties"]) == {"input", "stages", "output", "work", "expect"}
     assert schema["required"] == ["input", "stages", "output"]
-    assert len(schema["properties"]["stages"]["items"]["anyOf"]) == len(registry())
+    assert len(schema["properties"]["stages"]["items"]["anyOf"]) == len(registry()) + 1  # and the user's own
