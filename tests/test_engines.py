@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import signal
-import subprocess
 import threading
 from pathlib import Path
 
@@ -154,11 +153,13 @@ def test_a_claim_of_a_worker_that_was_killed_expires(project, monkeypatch):
 
 def test_a_live_claim_is_left_alone(project):
     recipe = recipe_with(project, "Waiting", flags=str(project))
+    claims = lambda: set((project / "work/claims").rglob("*.claim"))  # noqa: E731
     with worker(recipe) as first:
-        corpora.wait_until(lambda: list((project / "work/claims").rglob("*.claim")))
-        with worker(recipe) as second, pytest.raises(subprocess.TimeoutExpired):
-            second.wait(3)
-        (project / "go").touch()
-        for process in (first, second):
-            corpora.finish(process)
+        firsts = corpora.wait_until(claims)
+        with worker(recipe) as second:
+            corpora.wait_until(lambda: len(claims()) == 2)
+            assert firsts < claims()
+            (project / "go").touch()
+            for process in (first, second):
+                corpora.finish(process)
     assert first.returncode == second.returncode == 0
