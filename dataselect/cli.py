@@ -54,6 +54,18 @@ def run(
     workers: Annotated[
         int | None, typer.Option(min=1, help="processes; by default one a CPU", show_default=False)
     ] = None,
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="local: processes of this machine; ray: a Ray cluster (pip install dataselect[ray])"
+        ),
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="of the Ray cluster; else RAY_ADDRESS, one on this machine, or a new one", show_default=False
+        ),
+    ] = None,
     sets: SetOption = [],
     as_json: JsonOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only print the plan")] = False,
@@ -76,10 +88,42 @@ def run(
 
     share = None if sample is None else _sample_share(sample)
     listener = Progress(quiet=quiet)
-    report = runner.run(recipe, workers=workers, sets=sets, sample=share, rehash=rehash, listener=listener)
+    report = runner.run(
+        recipe,
+        workers=workers,
+        sets=sets,
+        sample=share,
+        rehash=rehash,
+        engine=engine,
+        address=address,
+        listener=listener,
+    )
     _print(report, as_json, funnel.render)
     if with_profile:
         print(profile.render(report), file=sys.stderr if as_json else sys.stdout)
+
+
+@app.command()
+def worker(
+    recipe: RecipeArgument,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="processes; by default one a CPU", show_default=False)
+    ] = None,
+    sets: SetOption = [],
+    as_json: JsonOption = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="no progress")] = False,
+) -> None:
+    """Join the run of a recipe with every other `worker` that shares its file system: Slurm, plain ssh.
+
+    Start any number, at any time. All of them end when the result is published.
+    """
+    from dataselect import runner
+    from dataselect.report import funnel
+    from dataselect.report.progress import Progress
+
+    listener = Progress(quiet=quiet)
+    report = runner.run(recipe, workers=workers, sets=sets, engine="shared", listener=listener)
+    _print(report, as_json, funnel.render)
 
 
 @app.command()

@@ -24,7 +24,7 @@ from dataselect import __version__, card
 from dataselect.core.errors import DataselectError, Locked, RecipeError
 from dataselect.core.fingerprint import fingerprint
 from dataselect.engine.write import record_name
-from dataselect.io.store import LocalStore, Store, explained
+from dataselect.io.store import LocalStore, Store, explained, temporary_name
 
 MANIFEST = "manifest.json"
 _LOCK = ".dataselect.lock"
@@ -66,8 +66,11 @@ def _is_ours(name: str) -> bool:
 
 
 @contextlib.contextmanager
-def locked(output: Store) -> Iterator[None]:
-    """Keep two runs of one output apart. The lock goes with the process, however it ends."""
+def locked(output: Store, *, wait: bool = False) -> Iterator[None]:
+    """Keep two runs of one output apart. The lock goes with the process, however it ends.
+
+    Raises Locked where another run has it; with `wait` it waits for its turn.
+    """
     if not isinstance(output, LocalStore):
         yield
         return
@@ -76,7 +79,7 @@ def locked(output: Store) -> Iterator[None]:
         file = (output.root / _LOCK).open("w")
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             raise Locked(f"{output.root}: another run is writing to this output folder") from None
         yield
@@ -189,7 +192,7 @@ def _point(root: Path, generation: str) -> None:
         link = root / _CURRENT
         if link.is_symlink() and os.readlink(link) == generation:
             return
-        temporary = root / f".tmp-{os.getpid()}-current"
+        temporary = root / temporary_name()
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(generation)
         os.replace(temporary, link)

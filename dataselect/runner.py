@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import functools
 import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
@@ -22,9 +23,12 @@ from dataselect.core.keys import artifact_name
 from dataselect.core.lengths import quantiles
 from dataselect.core.listener import Listener
 from dataselect.core.pieces import Piece, Shard
+from dataselect.engine.cluster import RayEngine
 from dataselect.engine.job import Job, OutputCall, StageCall, max_rss_bytes
 from dataselect.engine.local import LocalEngine, default_workers
 from dataselect.engine.reduce import model_meta
+from dataselect.engine.shared import SharedEngine
+from dataselect.engine.tasks import Engine
 from dataselect.engine.write import add_ledgers
 from dataselect.io.bundle import Bundle, BundleWriter
 from dataselect.io.reader import ReadSpec
@@ -38,6 +42,7 @@ from dataselect.publish import Publisher, check_folder, locked, read_manifest
 from dataselect.stages.base import FittedStage, SelectStage, Stage
 from dataselect.walk import Inputs, PieceState, WaitsFor, Walk
 
+ENGINES = ("local", "ray", "shared")
 _MAX_REPAIRS = 1000
 _SEGMENT_PIECES = 2
 """A long compressed shard commits its columns every this many times `piece_bytes`."""
@@ -100,23 +105,30 @@ def run(
     sets: Sequence[str] = (),
     sample: float | None = None,
     rehash: bool = False,
+    engine: str = "local",
+    address: str | None = None,
     listener: Listener | None = None,
 ) -> dict[str, Any]:
     """Run a recipe; returns the report (see README, "The report").
 
-    workers  processes; all CPUs this process may use by default
+    workers  processes; all CPUs this process may use, or all of the cluster, by default
     sets     'a.b=value' assignments over the recipe
     sample   share of the input to run on, to see funnel and time; nothing is published
     rehash   read every shard again instead of trusting path, size and time
+    engine   "local": processes of this machine; "ray": a Ray cluster, at `address` (see RayEngine);
+             "shared": with whoever else runs this recipe on this work folder (see SharedEngine)
     Raises the errors of dataselect.core.errors; nothing is published then.
     """
     listener = listener or Listener()
+    if engine not in ENGINES:
+        raise RecipeError(f"engine: expected one of {', '.join(ENGINES)}, got {engine}")
     checked = load_recipe(recipe, sets)
     for text in checked.left_out:
         listener.note(text)
     for _ in range(_MAX_REPAIRS):
         try:
-            return _run_once(checked, workers or default_workers(), sample, rehash, Figures(listener))
+            make = functools.partial(_make_engine, engine, workers, address)
+            return _run_once(checked, make, sample, rehash, Figures(listener))
         except TornArtifact as torn:
             listener.note(f"{torn}; making it again")
             store_at(checked.work).delete(torn.name)
@@ -125,12 +137,29 @@ def run(
     )
 
 
+def _make_engine(name: str, workers: int | None, address: str | None, prepared: Prepared) -> Engine:
+    job = prepared.inputs.job
+    if name == "ray":
+        return RayEngine(job, workers, address)
+    if name == "shared":
+        live = read_manifest(prepared.output)
+        run_key = fingerprint(repr(job), live and live["generation"])
+        return SharedEngine(job, workers or default_workers(), run_key)
+    return LocalEngine(job, workers or default_workers())
+
+
 def _run_once(
-    recipe: Recipe, n_workers: int, sample: float | None, rehash: bool, figures: Figures
+    recipe: Recipe,
+    make_engine: Callable[[Prepared], Engine],
+    sample: float | None,
+    rehash: bool,
+    figures: Figures,
 ) -> dict[str, Any]:
     prepared = _prepare(recipe, sample=sample, rehash=rehash)
-    with locked(prepared.output), _swept(prepared):
-        with LocalEngine(prepared.inputs.job, n_workers) as engine:
+    engine = make_engine(prepared)
+    alone = not isinstance(engine, SharedEngine)
+    with locked(prepared.output) if alone else contextlib.nullcontext(), _swept(prepared):
+        with engine, _forgetting(engine):
             walk = Walk(prepared.inputs, prepared.work, prepared.decisions, engine, figures)
             walk.run()
             keys = walk.write_keys()
@@ -139,14 +168,30 @@ def _run_once(
         _check_ledger(outcome)
         if publisher is not None:
             _check_expect(prepared.recipe, outcome.ledger)
-        report = _report(prepared, walk, figures, outcome) | {"workers": n_workers}
-        if publisher is not None and outcome.up_to_date:
-            report["digest"] = publisher.settle()
-        elif publisher is not None:
-            _publish(prepared, walk, publisher, outcome, report)
-        if publisher is not None:
-            save_last(prepared.work, prepared.output.url, prepared.decisions)
+        with contextlib.nullcontext() if alone else locked(prepared.output, wait=True):
+            if publisher is not None and not alone:  # another participant may have published meanwhile
+                publisher = Publisher(prepared.output, prepared.work, keys)
+                live = publisher.up_to_date(walk.bad_shards)
+                outcome = _live_outcome(live) if live else outcome
+            report = _report(prepared, walk, figures, outcome) | {"workers": engine.n_workers}
+            if publisher is not None and outcome.up_to_date:
+                report["digest"] = publisher.settle()
+            elif publisher is not None:
+                _publish(prepared, walk, publisher, outcome, report)
+            if publisher is not None:
+                save_last(prepared.work, prepared.output.url, prepared.decisions)
     return report
+
+
+@contextlib.contextmanager
+def _forgetting(engine: Engine) -> Iterator[None]:
+    """Results that participants of a shared run left are void when an artifact turns out to be damaged."""
+    try:
+        yield
+    except TornArtifact:
+        if isinstance(engine, SharedEngine):
+            engine.forget()
+        raise
 
 
 @contextlib.contextmanager
@@ -371,8 +416,12 @@ def _write(walk: Walk, keys: list[str], publisher: Publisher | None) -> Outcome:
         return Outcome(walk.write(keys, None, lambda key: None), None)
     live = publisher.up_to_date(walk.bad_shards)
     if live is not None:
-        return Outcome(live["pieces"], live["generation"], up_to_date=True)
+        return _live_outcome(live)
     return Outcome(walk.write(keys, publisher.generation, publisher.reusable), publisher.generation)
+
+
+def _live_outcome(manifest: dict[str, Any]) -> Outcome:
+    return Outcome(manifest["pieces"], manifest["generation"], up_to_date=True)
 
 
 def _publish(

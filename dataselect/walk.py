@@ -14,7 +14,6 @@ from dataselect.core.keys import artifact_name, column_name, identity_name
 from dataselect.core.listener import Listener
 from dataselect.core.pieces import Piece, Segment, usual_text_bytes
 from dataselect.engine.job import Context, Job
-from dataselect.engine.local import LocalEngine, Task
 from dataselect.engine.read import (
     BASE,
     Call,
@@ -26,6 +25,7 @@ from dataselect.engine.read import (
 )
 from dataselect.engine.reduce import Exchange, FitCall, GroupCall, JoinCall, MaskCall, PrepareCall, SelectCall
 from dataselect.engine.resolve import SegmentRefs
+from dataselect.engine.tasks import Engine, Task
 from dataselect.engine.write import WriteCall, record_name
 from dataselect.io.bundle import Bundle
 from dataselect.io.store import Store
@@ -99,7 +99,7 @@ class Walk:
         inputs: Inputs,
         work: Store,
         decisions: Decisions,
-        engine: LocalEngine | None,
+        engine: Engine | None,
         listener: Listener,
     ) -> None:
         self._in, self._work = inputs, work

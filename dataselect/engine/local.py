@@ -8,45 +8,26 @@ is on its process sentinel; its task is retried on a new worker, then the run fa
 from __future__ import annotations
 
 import contextlib
-import importlib
 import multiprocessing as mp
 import os
 import signal
 import sys
 import threading
 import time
-import traceback
 import types
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter, deque
+from collections.abc import Container, Iterable, Iterator
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pyarrow as pa
 
-from dataselect.core.errors import DataselectError, TaskFailed
+from dataselect.core.errors import DataselectError
 from dataselect.engine.job import Context, Job
+from dataselect.engine.tasks import TRIES, Progress, Task, died, execute, no_progress
 
-_TRIES = 3
 _REPORT_SECONDS = 0.2
-
-
-@dataclass(frozen=True)
-class Task:
-    """One call of a task function."""
-
-    name: str
-    """For people: 'read 1 raw-0001.jsonl.zst'."""
-    function: str
-    """'module:function' within dataselect.engine; called with (context, call)."""
-    call: Any
-    """Picklable arguments."""
-
-
-Progress = Callable[[int, int], None]
-"""Called with documents and bytes read since the last call."""
 
 
 def default_workers() -> int:
@@ -63,7 +44,7 @@ class LocalEngine:
     """Runs tasks on `n_workers` processes; use as a context manager."""
 
     def __init__(self, job: Job, n_workers: int) -> None:
-        self._job, self._n_workers = job, n_workers
+        self._job, self.n_workers = job, n_workers
         self._workers: list[_Worker] = []
 
     def __enter__(self) -> LocalEngine:
@@ -74,30 +55,27 @@ class LocalEngine:
             worker.stop()
         self._workers.clear()
 
-    def run(
-        self, tasks: Sequence[Task], progress: Progress = lambda n_docs, n_bytes: None
-    ) -> Iterator[tuple[int, Any]]:
-        """Yield (index of the task, its result) as tasks finish, in any order.
-
-        DataselectError of a task is raised here at once; a task whose worker dies is tried three times.
-        """
-        waiting = deque(range(len(tasks)))
-        deaths = dict.fromkeys(waiting, 0)
-        busy: dict[_Worker, int] = {}
-        while waiting or busy:
-            while waiting and len(busy) < self._n_workers:
+    def run(self, tasks: Iterable[Task], progress: Progress = no_progress) -> Iterator[tuple[int, Any]]:
+        """As `tasks.Engine` says; a task is taken when a worker is free for it."""
+        coming = enumerate(tasks)
+        again: list[tuple[int, Task]] = []
+        deaths: Counter[int] = Counter()
+        busy: dict[_Worker, tuple[int, Task]] = {}
+        while True:
+            while len(busy) < self.n_workers and (item := again.pop() if again else next(coming, None)):
                 worker = self._idle_worker(busy)
-                index = waiting.popleft()
-                busy[worker] = index
-                worker.send(tasks[index])
+                busy[worker] = item
+                worker.send(item[1])
+            if not busy:
+                return
             for worker in _ready(busy):
-                index = busy[worker]
+                index, task = busy[worker]
                 message = worker.receive()
                 if message is None:
                     del busy[worker]
                     deaths[index] += 1
-                    self._replace(worker, tasks[index], deaths[index])
-                    waiting.appendleft(index)
+                    self._replace(worker, task, deaths[index])
+                    again.append((index, task))
                 elif message[0] == "progress":
                     progress(message[1], message[2])
                 elif message[0] == "error":
@@ -106,7 +84,7 @@ class LocalEngine:
                     del busy[worker]
                     yield index, message[1]
 
-    def _idle_worker(self, busy: dict[_Worker, int]) -> _Worker:
+    def _idle_worker(self, busy: Container[_Worker]) -> _Worker:
         for worker in self._workers:
             if worker not in busy and worker.alive():
                 return worker
@@ -117,15 +95,12 @@ class LocalEngine:
     def _replace(self, worker: _Worker, task: Task, n_deaths: int) -> None:
         self._workers.remove(worker)
         how = worker.stop()
-        if n_deaths >= _TRIES:
-            raise DataselectError(
-                f"{task.name}: its worker process died {n_deaths} times ({how}); often this is the system's "
-                "out-of-memory killer: try fewer --workers or a smaller input.piece_bytes"
-            )
+        if n_deaths >= TRIES:
+            raise died(task, how)
         print(f"{task.name}: its worker process died ({how}); trying again", file=sys.stderr)
 
 
-def _ready(busy: dict[_Worker, int]) -> list[_Worker]:
+def _ready(busy: Iterable[_Worker]) -> list[_Worker]:
     """Workers with a message or whose process ended."""
     by_handle = {handle: worker for worker in busy for handle in worker.handles()}
     return list(dict.fromkeys(by_handle[handle] for handle in wait(list(by_handle))))
@@ -200,24 +175,12 @@ def _serve(connection: Connection, job: Job) -> None:
         arrived.acquire()
         task = tasks.popleft()
         try:
-            module, name = task.function.split(":")
-            result = getattr(importlib.import_module(f"dataselect.engine.{module}"), name)(context, task.call)
+            result = execute(context, task)
             reporter.flush()
             pa.default_memory_pool().release_unused()  # else a worker keeps the peak of its largest task
             connection.send(("done", result))
-        except Exception as error:  # noqa: BLE001 - whatever a stage raises must reach the coordinator
-            connection.send(("error", _reported(task, error)))
-
-
-def _reported(task: Task, error: Exception) -> DataselectError:
-    """What the coordinator raises: our own errors as they are, others (which may not pickle) in words."""
-    if type(error).__module__ == DataselectError.__module__:
-        return cast("DataselectError", error)
-    if isinstance(error, MemoryError):
-        return DataselectError(f"{task.name}: out of memory; try fewer --workers")
-    if isinstance(error, OSError) and error.strerror:
-        return DataselectError(f"{task.name}: {error.filename or 'a file'}: {error.strerror}")
-    return TaskFailed(f"{task.name}: {type(error).__name__}: {error}\n{traceback.format_exc()}")
+        except DataselectError as error:
+            connection.send(("error", error))
 
 
 def _receive(connection: Connection, tasks: deque[Task], arrived: threading.Semaphore) -> None:

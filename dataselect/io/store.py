@@ -6,11 +6,14 @@ upload that becomes visible when it is complete. No renames, no directory semant
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
+import socket
 import stat as stat_modes
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -119,7 +122,7 @@ class LocalStore:
     @contextmanager
     def commit(self, name: str) -> Iterator[BinaryIO]:
         path = self.root / name
-        temporary = path.parent / f".tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        temporary = path.parent / temporary_name()
         with explained(str(path)):
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -152,11 +155,28 @@ class LocalStore:
         return self.root / name
 
     def sweep(self) -> None:
-        """Remove what killed writers left behind (temporary files of processes that are gone)."""
+        """Remove what killed writers left behind: temporary files of processes that are gone."""
         for path in self.root.rglob(".tmp-*"):
-            pid = path.name.split("-")[1]
-            if not pid.isdigit() or not _runs(int(pid)):
+            if not _writer_lives(path):
                 self.delete(path.relative_to(self.root).as_posix())
+
+
+_STALE_SECONDS = 3600
+"""A file that another host writes is abandoned when nothing was added to it for this long."""
+
+
+def temporary_name() -> str:
+    """For a file that this process writes and then moves: says who writes, for `sweep`."""
+    return f".tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}-{socket.gethostname()}"
+
+
+def _writer_lives(path: Path) -> bool:
+    pid, _, host = [*path.name.removeprefix(".tmp-").split("-", 2), "", ""][:3]
+    if host and host != socket.gethostname():
+        with contextlib.suppress(FileNotFoundError):
+            return time.time() - path.lstat().st_mtime < _STALE_SECONDS
+        return False
+    return pid.isdigit() and _runs(int(pid))
 
 
 def _runs(pid: int) -> bool:
