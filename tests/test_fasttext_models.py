@@ -112,16 +112,20 @@ def library_scores(path, texts: list[bytes], labels: list[str]) -> np.ndarray:
     return out
 
 
-def is_near_a_step(model, text: bytes, label: int) -> bool:
-    """Whether a logit is within 1e-4 of a step of the library's sigmoid table."""
-    shown = dict(model) | {"settings": model["settings"].copy()}
+def repeats_rows(made: MadeModel, text: bytes) -> bool:
+    """Whether few rows come thousands of times: the package's float32 sum errs one way; it alone is off."""
+    return len(text) > 1000 or made.bucket <= 64
+
+
+def is_near_a_step(model, text: bytes, label: int, margin: float) -> bool:
+    """Whether a logit is within `margin` of a step of the library's sigmoid table."""
     starts, raw = model["word_starts"], model["word_bytes"].tobytes()
     entries = {raw[starts[i] : starts[i + 1]]: i for i in range(len(starts) - 1)}
     rows = reference.rows_of(text, entries, model["settings"], model["kept"])
     n_rows = sum(int(model["word_n_rows"][r]) if r < len(model["word_n_rows"]) else 1 for r in rows)
     mean = [total / n_rows for total in reference._sums(rows, model["table"])]
-    position = (reference._logits(mean, shown)[model["label_nodes"][label]] + 8) * 32
-    return abs(position - round(position)) <= 1e-4 * 32
+    position = (reference._logits(mean, model)[model["label_nodes"][label]] + 8) * 32
+    return abs(position - round(position)) <= margin * 32
 
 
 def compare(made: MadeModel, path, texts: list[bytes]) -> np.ndarray:
@@ -135,7 +139,8 @@ def compare(made: MadeModel, path, texts: list[bytes]) -> np.ndarray:
     difference = np.nan_to_num(np.abs(ours - expected))
     if made.loss in ("ova", "ns"):
         for row, label in zip(*np.nonzero(difference > 1e-6), strict=True):
-            if is_near_a_step(model, texts[row], label):
+            margin = 1e-3 if repeats_rows(made, texts[row]) else 1e-4
+            if is_near_a_step(model, texts[row], label, margin):
                 difference[row, label] = 0
     check_best(model, texts, expected)
     return difference.max(axis=1)
@@ -165,8 +170,7 @@ def compare_many(folder, seeds: range, n_texts: int) -> dict[tuple[str, str], li
         rng = random.Random(seed)
         made, texts = random_model(rng, seed), random_texts(rng, n_texts)
         difference = compare(made, folder / "m.bin", texts)
-        # Where few rows come thousands of times the package's float32 sum errs one way: it alone is off.
-        repeats = np.array([len(text) > 1000 for text in texts]) | (made.bucket <= 64)
+        repeats = np.array([repeats_rows(made, text) for text in texts])
         assert difference[repeats].max(initial=0) <= 1e-4, (seed, made)
         assert difference[~repeats].max(initial=0) <= 1e-6, (seed, made)
         entry = table[kind_of(made)]

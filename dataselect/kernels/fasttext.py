@@ -238,6 +238,15 @@ def _equal(text: Any, start: int, other: Any, other_start: int, n_bytes: int) ->
 
 
 @njit(cache=True, nogil=True)
+def _longest(offsets: np.ndarray) -> int:
+    # Not np.max(np.diff()), which takes 3 seconds to compile.
+    longest = np.int64(0)
+    for i in range(offsets.size - 1):
+        longest = max(longest, offsets[i + 1] - offsets[i])
+    return longest
+
+
+@njit(cache=True, nogil=True)
 def _push_bucket(hashed: Any, n_words: Any, kept: Any, is_pruned: Any, rows: Any, n_rows: int) -> int:
     """Append the row of a bucket, unless the quantiser dropped it; returns the new number of rows."""
     if not is_pruned:
@@ -368,7 +377,7 @@ def add_subwords(
     word_n_rows  int32[n_words]               overwritten by the number of rows in each sum
     The other arrays are those of `score`.
     """
-    longest = np.max(np.diff(word_starts)) if word_starts.size > 1 else 0
+    longest = _longest(word_starts)
     _add_subwords(
         word_starts,
         word_bytes,
@@ -590,7 +599,7 @@ def score(
     Rows are summed in float64 in the order of the text, each word n-gram where its last word is.
     """
     # Untouched pages of these cost nothing: a word is rarely as long as a document.
-    longest = np.max(np.diff(offsets)) if offsets.size > 1 and settings[3] > 0 else 0
+    longest = _longest(offsets) if settings[3] > 0 else 0
     _score_documents(
         offsets,
         data,
