@@ -291,6 +291,52 @@ def stages(as_json: JsonOption = False) -> None:
 
 
 @app.command()
+def dedup_curve(
+    threshold: Annotated[float, typer.Option(help="Jaccard similarity of duplicates")] = 0.8,
+    num_perm: Annotated[int, typer.Option(help="hash functions in a signature")] = 128,
+    bands: Annotated[str, typer.Option(help="auto, datasketch, or bands x rows such as 14x8")] = "auto",
+    docs: Annotated[int, typer.Option(min=1, help="documents, for disk and memory")] = 1_000_000,
+    as_json: JsonOption = False,
+) -> None:
+    """Show which pairs `minhash_dedup` finds with these parameters, and what it needs for them."""
+    from dataselect.report import curve
+
+    _print(curve.describe(threshold, num_perm, bands, docs), as_json, curve.render)
+
+
+@app.command()
+def sketch(
+    shards: Annotated[list[str], typer.Argument(help="shards or glob patterns", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Parquet file to write")],
+    text: Annotated[str, typer.Option(help="text column")] = "text",
+    id_column: Annotated[str | None, typer.Option("--id", help="id column", show_default=False)] = None,
+    scheme: Annotated[str, typer.Option(help="affine32 (datasketch 2) or legacy (1)")] = "affine32",
+    shingle_hash: Annotated[
+        str, typer.Option("--hash", help="of shingles: own, or sha1 as datasketch's default")
+    ] = "own",
+    ngram: Annotated[int, typer.Option(min=1, max=64, help="words in a shingle")] = 5,
+    num_perm: Annotated[int, typer.Option(min=1, max=65_535, help="hash functions in a signature")] = 128,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="of the hash functions")] = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Write MinHash signatures of shards, as bytes of datasketch's LeanMinHash, to a Parquet file."""
+    from dataselect.sketching import sketch_shards
+
+    result = sketch_shards(
+        shards,
+        out,
+        text=text,
+        id_column=id_column,
+        scheme=scheme,
+        shingle_hash=shingle_hash,
+        ngram=ngram,
+        num_perm=num_perm,
+        seed=seed,
+    )
+    _print(result, as_json, lambda r: f"{r['out']}: {r['docs']:,} signatures, {r['bad']:,} bad rows left out")
+
+
+@app.command()
 def schema(
     as_json: Annotated[bool, typer.Option("--json", help="the schema is JSON with or without it")] = True,
 ) -> None:

@@ -35,11 +35,11 @@ from dataselect.io.reader import ReadSpec
 from dataselect.io.store import LocalStore, Store, store_at
 from dataselect.planning.decisions import Decisions, load_last, save_last
 from dataselect.planning.preflight import check_columns
-from dataselect.planning.reads import plan_reads
+from dataselect.planning.reads import plan_reads, why_read_again
 from dataselect.planning.recipe import Recipe, load_recipe
 from dataselect.planning.shards import cut_pieces, list_shards, sample_pieces
 from dataselect.publish import Publisher, check_folder, locked, read_manifest
-from dataselect.stages.base import FittedStage, SelectStage, Stage
+from dataselect.stages.base import DedupStage, FittedStage, SelectStage, Stage
 from dataselect.walk import Inputs, PieceState, WaitsFor, Walk
 
 ENGINES = ("local", "ray", "shared")
@@ -539,7 +539,8 @@ def _report(prepared: Prepared, walk: Walk, figures: Figures, outcome: Outcome) 
         "bad_shards": walk.bad_shards,
         "funnel": funnel,
         "left_out": prepared.recipe.left_out,
-        "reads_of_text": len(prepared.inputs.reads) + 1,
+        "reads_of_text": len(_reads(prepared.inputs)),
+        "dedups": [walk.dedup_figures(i) for i in sorted(walk.dedup_artifacts)],
         "tasks": {
             "run": decisions.count("run"),
             "reused": decisions.count("reuse"),
@@ -565,14 +566,7 @@ def _lengths(flow: Mapping[str, Any]) -> dict[str, Any]:
 
 def _plan_report(prepared: Prepared, walk: Walk) -> dict[str, Any]:
     stages = prepared.inputs.stages
-    reads = []
-    for number, read in enumerate(prepared.inputs.reads):
-        names = [f"{i}:{stages[i].use} ({role})" for i, role in read.roles]
-        hoisted = [f"{i}:{stages[i].use}" for i in read.hoisted]
-        reads.append({"read": number + 1, "why": read.why, "stages": names, "hoisted": hoisted})
-    reads.append(
-        {"read": len(reads) + 1, "why": "kept rows are copied to the output", "stages": [], "hoisted": []}
-    )
+    reads = _reads(prepared.inputs)
     counts = {verdict: prepared.decisions.count(verdict) for verdict in ("run", "reuse", "waits")}
     folder = Path(prepared.recipe.work)
     while not folder.exists() and folder != folder.parent:
@@ -593,6 +587,25 @@ def _plan_report(prepared: Prepared, walk: Walk) -> dict[str, Any]:
     }
 
 
+def _reads(inputs: Inputs) -> list[dict[str, Any]]:
+    """All reads of the text that a run makes at most, in order."""
+    stages = inputs.stages
+    reads: list[dict[str, Any]] = []
+
+    def add(why: str, names: list[str], hoisted: list[str]) -> None:
+        reads.append({"read": len(reads) + 1, "why": why, "stages": names, "hoisted": hoisted})
+
+    for read in inputs.reads:
+        names = [f"{i}:{stages[i].use} ({role})" for i, role in read.roles]
+        add(read.why, names, [f"{i}:{stages[i].use}" for i in read.hoisted])
+        for i, role in read.roles:
+            why = why_read_again(stages[i]) if role == "keys" else None
+            if why is not None:
+                add(why, [f"{i}:{stages[i].use} (exact)"], [])
+    add("kept rows are copied to the output", [], [])
+    return reads
+
+
 _ROW_BYTES = 2_000  # of text, about; only for estimates
 
 
@@ -603,7 +616,7 @@ def _scratch_bytes(prepared: Prepared, walk: Walk) -> int:
     per_row = 41 + (40 + 16 if prepared.inputs.job.read.id else 0)
     for stage in prepared.inputs.stages:
         per_row += 9 * len(stage.output_columns())
-        per_row += 13 * getattr(stage, "keys_per_doc", lambda: 0)()
+        per_row += stage.bytes_per_doc() if isinstance(stage, DedupStage) else 0
     samples = 0
     for i in (i for read in prepared.inputs.reads for i, role in read.roles if role == "sample"):
         most = cast("FittedStage", prepared.inputs.stages[i]).sample_bytes()

@@ -13,6 +13,7 @@ from dataselect.core.fingerprint import fingerprint
 from dataselect.core.keys import artifact_name, column_name, identity_name
 from dataselect.core.listener import Listener
 from dataselect.core.pieces import Piece, Segment, usual_text_bytes
+from dataselect.dedups import DedupInputs, DedupPhases, Step
 from dataselect.engine.job import Context, Job
 from dataselect.engine.read import (
     BASE,
@@ -23,7 +24,7 @@ from dataselect.engine.read import (
     artifact_names,
     identify_piece,
 )
-from dataselect.engine.reduce import Exchange, FitCall, GroupCall, JoinCall, MaskCall, PrepareCall, SelectCall
+from dataselect.engine.reduce import FitCall, MaskCall, PrepareCall, SelectCall
 from dataselect.engine.resolve import SegmentRefs
 from dataselect.engine.tasks import Engine, Task
 from dataselect.engine.write import WriteCall, record_name
@@ -34,9 +35,7 @@ from dataselect.planning.reads import ReadPlan
 from dataselect.stages.base import DedupStage, FittedStage, SelectStage, Stage
 
 BASE_VERSION = 1
-WRITE_VERSION = 2
-_KEYS_PER_PARTITION = 4_000_000  # about 200 MB in the grouping task
-_MAX_PARTITIONS = 1024
+WRITE_VERSION = 3
 
 
 class WaitsFor(Exception):
@@ -108,6 +107,7 @@ class Walk:
         self.pieces: list[PieceState] = []
         self.bad_shards: dict[str, str] = {}
         self.model_artifacts: dict[int, str] = {}
+        self.dedup_artifacts: dict[int, str] = {}
         self._model_digests: dict[int, str] = {}
         self._refs: list[SegmentRefs] = []
         self._shard_rows: list[list[int]] = []
@@ -449,42 +449,47 @@ class Walk:
         return name
 
     def _dedup(self, i: int) -> None:
-        """Group equal keys by partitions of the key space, then join the groups."""
         stage = self._in.stages[i]
         assert isinstance(stage, DedupStage)
         phase = f"dedup {self._label(i)}"
         mask = self._mask(i, phase)
-        keys = tuple(refs.columns[i] for refs in self._refs)
-        n_rows = tuple(refs.n_rows for refs in self._refs)
-        exchange = Exchange(keys, n_rows, mask)
-        n_partitions = 1
-        while (
-            n_partitions * _KEYS_PER_PARTITION < sum(n_rows) * stage.keys_per_doc()
-            and n_partitions < _MAX_PARTITIONS
-        ):
-            n_partitions *= 2
-        planned = []
-        for p in range(n_partitions):
-            key = fingerprint(
-                "group", self._in.stage_fingerprints[i], keys, n_rows, self._digest(mask), p, n_partitions
-            )
-            name = artifact_name("groups", key)
-            task = Task(
-                f"group {self._label(i)} {p + 1}/{n_partitions}",
-                "reduce:group_keys",
-                GroupCall(exchange, p, n_partitions, name),
-            )
-            planned.append(Planned(task, name, {"keys or rows that reach it": key}, name in self._existing))
-        self._phase(phase, planned)
-        groups = tuple(p.artifact for p in planned)
-        names = tuple((tuple(s.name for s in state.piece.shards), state.piece.part) for state in self.pieces)
-        # Rows of each shard too: a row that moves to the next shard of its group keeps its document number.
-        places = [[refs.piece, rows] for refs, rows in zip(self._refs, self._shard_rows, strict=True)]
-        key = fingerprint("join", [self._digest(name) for name in groups], places, names)
-        name = artifact_name("joined", key)
-        call = JoinCall(exchange, groups, self._all_reaching(), names, name)
-        self._one(f"join {self._label(i)}", phase, "reduce:join_groups", call, name, {"groups or rows": key})
-        self._set_barrier(i, name, ("keep", "dups"))
+        scored = stage.input_columns()
+        column_stage = self.column_stages()[scored[0]] if scored else None
+        score = None if column_stage is None else (column_stage, self._column_digests(column_stage))
+        segments = self._all_reaching()
+        given = DedupInputs(
+            index=i,
+            stage=stage,
+            label=self._label(i),
+            fingerprint=self._in.stage_fingerprints[i],
+            segments=segments,
+            keys=tuple(refs.columns[i] for refs in self._refs),
+            digests=tuple(segment.digest for state in self.pieces for segment in state.segments),
+            shard_rows=tuple(tuple(rows) for rows in self._shard_rows),
+            pieces=tuple(state.piece for state in self.pieces),
+            mask=mask,
+            score=score,
+        )
+        name = DedupPhases(given, self._work, self._run_steps).run()
+        self.dedup_artifacts[i] = name
+        self._set_barrier(i, name, ("keep", "dups", "columns"))
+
+    def dedup_figures(self, i: int) -> dict[str, Any]:
+        """Pairs compared, and sizes and largest of the clusters, of a dedup that ran."""
+        meta = Bundle(self._work, self.dedup_artifacts[i]).meta
+        figures = ("n_candidates", "n_exact", "n_rounds", "clusters")
+        return {"stage": self._label(i), **{name: meta[name] for name in figures}}
+
+    def _run_steps(self, phase: str, steps: Sequence[Step]) -> None:
+        self._phase(
+            phase,
+            [Planned(s.task, s.artifact, s.parts, s.artifact in self._existing, s.weight) for s in steps],
+        )
+
+    def _column_digests(self, stage: int) -> list[str]:
+        """What decides the values of a stage's columns, for every segment."""
+        digests = zip(self._refs, self._barrier_digests, strict=True)
+        return [refs.columns[stage] if stage in refs.columns else d[stage] for refs, d in digests]
 
     def _select(self, i: int) -> None:
         stage = self._in.stages[i]
@@ -496,7 +501,7 @@ class Walk:
         scored = sorted(set(column_stages.values()))
         models = tuple((s, self.model_artifacts[s]) for s in scored if s in self.model_artifacts)
         segments = self._all_reaching()
-        scores = [[refs.columns.get(s) for s in scored] for refs in segments]
+        scores = [self._column_digests(s) for s in scored]
         frozen = self._in.given_models.get(i)
         key = fingerprint(
             "select",

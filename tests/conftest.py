@@ -6,6 +6,7 @@ import signal
 import sys
 from types import SimpleNamespace
 
+import corpora
 import make_sample
 import pytest
 
@@ -24,6 +25,12 @@ def sample(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sample")
     make_sample.write_sample(folder)
     return folder
+
+
+@pytest.fixture
+def serial(monkeypatch):
+    """Runs without worker processes: tests of what a run decides, not of how tasks are run."""
+    monkeypatch.setattr("dataselect.runner.LocalEngine", corpora.SerialEngine)
 
 
 @pytest.fixture

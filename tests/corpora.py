@@ -9,10 +9,11 @@ import hashlib
 import json
 import lzma
 import os
+import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 import zstandard
+
+from dataselect.engine.job import Context
+from dataselect.engine.tasks import execute
 
 
 def _words(text: str) -> list[str]:
@@ -380,3 +384,48 @@ def wait_until(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
             return value
         time.sleep(0.02)
     raise AssertionError("waited in vain")
+
+
+class SerialEngine:
+    """The engine's interface without processes: every task runs here, in order."""
+
+    n_workers = 1
+
+    def __init__(self, job: Any, n_workers: int) -> None:
+        self._context = Context(job)
+
+    def __enter__(self) -> SerialEngine:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        return
+
+    def run(self, tasks: Sequence[Any], progress: Any = None) -> Iterator[tuple[int, Any]]:
+        for i, task in enumerate(tasks):
+            yield i, execute(self._context, task)
+
+
+def words(n_words: int, *seed: object) -> list[str]:
+    """Words that no other seed has."""
+    text = f"w{number(*seed):x}x"
+    return [text + str(i) for i in range(n_words)]
+
+
+def pair_of_similarity(similarity: float, *seed: object, n_shingles: int = 90) -> tuple[str, str]:
+    """Two texts of n_shingles different 5-word shingles each, of which s are common: J = s / (2 n - s)."""
+    n_common = round(2 * n_shingles * similarity / (1 + similarity))
+    a, b = words(n_shingles + 4, *seed, "a"), words(n_shingles + 4, *seed, "b")
+    return " ".join(a), " ".join(a[: n_common + 4] + b[n_common + 4 :] if n_common else b)
+
+
+def shingles(text: str) -> frozenset[tuple[str, ...]]:
+    r"""5-word shingles of \w runs, lower-cased; the whole text where it has fewer words."""
+    found = re.findall(r"\w+", text.lower())
+    length = min(5, len(found)) or 1
+    return frozenset(tuple(found[i : i + length]) for i in range(len(found) - length + 1))
+
+
+def jaccard(a: str, b: str) -> float:
+    """Of the two texts' shingles; 0 where neither has any."""
+    both, either = shingles(a) & shingles(b), shingles(a) | shingles(b)
+    return len(both) / len(either) if either else 0.0

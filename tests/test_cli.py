@@ -141,6 +141,26 @@ def test_stages_are_listed_for_people_and_machines(cli):
     assert {stage["use"] for stage in json.loads(cli("stages", "--json").out)} >= {"select", "exact_dedup"}
 
 
+def test_the_s_curve_is_drawn_for_people_and_machines(cli):
+    curve = json.loads(cli("dedup-curve", "--bands", "14x8", "--docs", 10**9, "--json").out)
+    found = {point["jaccard"]: round(point["candidate"], 3) for point in curve["curve"]}
+    assert [found[j] for j in (0.5, 0.6, 0.7, 0.75, 0.8, 0.85)] == [0.053, 0.211, 0.565, 0.772, 0.924, 0.988]
+    assert round(curve["half_found_at"], 3) == 0.685
+    assert curve["disk_bytes"] == 10**9 * (14 * 13 + 132)
+    shown = cli("dedup-curve", "--threshold", 0.8).out
+    assert "18 bands of 7 rows" in shown
+    assert "0.80     98.554%" in shown
+    for mistake, expected in [
+        (["--bands", "20x8"], "bands: [bands, rows] must multiply to at most num_perm = 128"),
+        (["--bands", "many"], "bands: expected"),
+        (["--threshold", 2], "threshold: expected a number in (0, 1], got 2.0"),
+        (["--num-perm", 2], "num_perm: 2 is too few"),
+    ]:
+        result = cli("dedup-curve", *mistake)
+        assert (result.code, result.out) == (2, "")
+        assert expected in result.err
+
+
 def test_the_schema_is_json_with_and_without_the_flag(cli):
     schema = json.loads(cli("schema").out)
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"

@@ -17,6 +17,7 @@ from dataselect.core.lsh import optimal_bands
 from dataselect.kernels import (
     groups,
     hashing,
+    jaccard,
     minhash,
     ngrams,
     reference,
@@ -27,6 +28,7 @@ from dataselect.kernels import (
     wordpunct,
 )
 from dataselect.kernels.arrow import text_buffers
+from dataselect.stages import registry
 
 # One of every kind: classes, case pairs that change length, the two deviations, separators, astral planes.
 ALPHABET = [
@@ -131,11 +133,11 @@ def run_draws(module, offsets, data, seed):
     return [out]
 
 
-def run_signatures(module, offsets, data, ngram, num_perm):
+def run_signatures(module, offsets, data, ngram, num_perm, *tokens):
     a, b = minhash.affine32_params(num_perm)
     out = doc_array(offsets, num_perm, dtype=np.uint32)
     n_words = doc_array(offsets)
-    module.minhash_signatures(offsets, data, ngram, a, b, out, n_words)
+    module.minhash_signatures(offsets, data, ngram, a, b, out, n_words, *tokens)
     return [out, n_words]
 
 
@@ -189,6 +191,9 @@ KERNELS = {
     "shingle_hashes, 3000": (minhash, lambda m, o, d: m.shingle_hashes(o, d, 3000)),
     "minhash_signatures, 1": (minhash, lambda m, o, d: run_signatures(m, o, d, 1, 4)),
     "minhash_signatures, 5": (minhash, lambda m, o, d: run_signatures(m, o, d, 5, 19)),
+    "shingle_hashes, 3 characters": (minhash, lambda m, o, d: m.shingle_hashes(o, d, 5, minhash.CHARS, 3)),
+    "shingle_hashes, auto": (minhash, lambda m, o, d: m.shingle_hashes(o, d, 2, minhash.AUTO, 3000)),
+    "minhash_signatures, auto": (minhash, lambda m, o, d: run_signatures(m, o, d, 5, 4, minhash.AUTO, 2)),
     "band_hashes": (minhash, run_bands),
     "count_ngrams, 1": (ngrams, lambda m, o, d: run_counts(m, o, d, 1)),
     "count_ngrams, 2": (ngrams, lambda m, o, d: run_counts(m, o, d, 2)),
@@ -378,7 +383,7 @@ def test_signatures_equal_datasketch_bit_for_bit(num_perm, ngram, seed):
     first, shingles = minhash.shingle_hashes(offsets, data, ngram)
     for doc, signature in enumerate(signatures):
         sketch = MinHash(num_perm=num_perm, seed=seed, scheme="affine32", hashfunc=int)
-        sketch.update_batch(shingles[first[doc] : first[doc + 1]].tolist())
+        sketch.update_batch((shingles[first[doc] : first[doc + 1]] >> np.uint64(32)).tolist())
         np.testing.assert_array_equal(signature, sketch.hashvalues)
 
 
@@ -546,3 +551,67 @@ def test_kernels_are_cached_in_a_folder_that_survives_or_else_in_the_temporary_o
         Path(cache_folder(XDG_CACHE_HOME=str(blocked), TMPDIR=str(temporary))[0]).parent.parent == temporary
     )
     assert cache_folder(NUMBA_CACHE_DIR="/given")[0] == "/given"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_bucket_pairs_equal_their_twin(seed):
+    rng = np.random.default_rng(seed)
+    sizes = rng.choice([1, 2, 3, 16, 17, 40, 300], 6)
+    starts = np.append(0, np.cumsum(sizes))
+    members = rng.permutation(2000)[: starts[-1]].astype(np.uint32)
+    for kept in (np.empty(0, np.uint8), rng.integers(0, 2, 2000).astype(np.uint8)):
+        found = []
+        for module in (groups, reference):
+            out = np.zeros(int(np.maximum(256, sizes).sum()), np.uint64)
+            found.append((module.bucket_pairs(members, starts, kept, out), out.tolist()))
+        assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_keep_greedy_equals_its_twin(seed):
+    rng = np.random.default_rng(seed)
+    n_docs = 60
+    worse = rng.integers(1, n_docs, 80).astype(np.uint64)
+    better = (rng.random(80) * worse).astype(np.uint64)
+    pairs = np.unique(worse << np.uint64(32) | better)
+    copies = np.unique(rng.integers(n_docs, n_docs + 20, 10)).astype(np.uint64)
+    originals = rng.integers(0, n_docs, len(copies)).astype(np.uint64)
+    pairs = np.concatenate([pairs, copies << np.uint64(32) | originals])
+    is_copy = (np.arange(len(pairs)) >= len(pairs) - len(copies)).astype(np.uint8)
+    similarity = rng.random(len(pairs)).astype(np.float32)
+    half = len(pairs) // 2
+    found = []
+    for module in (groups, reference):
+        keeper, best = np.arange(n_docs + 20, dtype=np.uint32), np.zeros(n_docs + 20, np.float32)
+        for part in (slice(half), slice(half, None)):
+            module.keep_greedy(pairs[part], similarity[part], is_copy[part], keeper, best)
+        found.append((keeper.tolist(), best.tolist()))
+    assert found[0] == found[1]
+
+
+def test_count_matches_and_count_common_equal_their_twins():
+    rng = np.random.default_rng(5)
+    left, right = (rng.integers(0, 3, (50, 130)).astype(np.uint8) for _ in range(2))
+    sets = [np.unique(rng.integers(0, 60, n).astype(np.uint64)) for n in (0, 1, 5, 30, 90, 200)]
+    offsets = np.append(0, np.cumsum([len(s) for s in sets]))
+    a, b = (index.ravel() for index in np.indices((6, 6)))
+    found = []
+    for module in (jaccard, reference):
+        matches, common = np.zeros(50, np.uint16), np.zeros(36, np.int64)
+        module.count_matches(left, right, matches)
+        module.count_common(offsets, np.concatenate(sets), a, b, common)
+        found.append((matches.tolist(), common.tolist()))
+    assert found[0] == found[1]
+    with pytest.raises(ValueError, match="same shape"):
+        jaccard.count_matches(left, right[:, :-1].copy(), np.zeros(50, np.uint16))
+
+
+def test_compact_signatures_estimate_as_whole_ones_do():
+    stage = registry()["minhash_dedup"](num_perm=1024)
+    texts = [" ".join(f"w{i}" for i in range(k, k + 1000)) for k in (0, 0, 111, 500, 2000)]
+    signatures, _ = run_signatures(minhash, *text_buffers(pa.array(texts, pa.large_string())), 1, 1024)
+    compact = minhash.compact_signatures(signatures)
+    for other in range(1, 5):
+        whole = (signatures[0] == signatures[other]).mean()
+        matches = np.array([(compact[0] == compact[other]).sum()], np.uint16)
+        assert stage.estimates(matches)[0] == pytest.approx(whole, abs=0.015)

@@ -1,7 +1,7 @@
 """Imports point one way.
 
-    cli -> report -> runner, walk, publish, card, training -> planning, engine -> stages -> io -> kernels
-    -> core
+    cli -> report -> runner, walk, dedups, publish, card, training, sketching -> planning, engine -> stages
+    -> io -> kernels -> core
 
 A module may import its own package and what lies below it. Siblings on one level (planning and engine)
 don't know each other. Two rules more keep the coordinator light: numba is imported at module level only
@@ -25,12 +25,13 @@ LEVELS = [
     {"io"},
     {"stages"},
     {"planning", "engine"},
-    {"runner", "walk", "publish", "card", "training"},
+    {"runner", "walk", "dedups", "publish", "card", "training", "sketching"},
     {"report"},
     {"cli"},
     {"__main__", "__init__"},
 ]
-FREE_SIBLINGS = {"runner", "walk", "publish", "card", "training"}  # one group of modules, not layers
+# One group of modules, not layers.
+FREE_SIBLINGS = {"runner", "walk", "dedups", "publish", "card", "training", "sketching"}
 WORKERS_ONLY = {"engine/preload.py"}  # imported by the fork server
 
 

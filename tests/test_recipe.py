@@ -216,7 +216,7 @@ ONE_LINE = {
     "bands are a word": (
         "0.8",
         "0.8, bands: best",
-        "6: stages[1].bands: expected a list or 'datasketch', got 'best'",
+        "6: stages[1].bands: expected a list or 'auto' or 'datasketch', got 'best'",
     ),
     "one band": ("0.8", "0.8, bands: [9]", "6: stages[1].bands[1]: missing; it has no default"),
     "a band is a word": ("0.8", "0.8, bands: [9, x]", "6: stages[1].bands[1]: expected an integer, got 'x'"),
@@ -432,7 +432,8 @@ def test_bad_rows_are_a_share_or_a_number(load, value, allowed):
 
 
 def test_bands_are_chosen_or_given(load):
-    assert load().stages[1].stage.bands_rows() == (9, 13)
+    assert load().stages[1].stage.bands_rows() == (18, 7)
+    assert load(GOOD.replace("0.8", "0.8, bands: datasketch")).stages[1].stage.bands_rows() == (9, 13)
     assert load(GOOD.replace("0.8", "0.8, bands: [14, 9]")).stages[1].stage.bands_rows() == (14, 9)
 
 

@@ -34,3 +34,34 @@ def optimal_bands(threshold: float, num_perm: int) -> tuple[int, int]:
         if errors[first] < best[0]:
             best = (float(errors[first]), bands, first + 1)
     return best[1], best[2]
+
+
+RECALL = 0.985
+"""Least P(candidate) of two documents exactly at the threshold, for `high_recall_bands`."""
+
+
+def candidate_probability(similarity: float, bands: int, rows: int) -> float:
+    """P(two documents of this Jaccard similarity agree in a band) = 1 - (1 - similarity^rows)^bands.
+
+    Leskovec, Rajaraman and Ullman, Mining of Massive Datasets, section 3.4: the S-curve.
+    """
+    return 1.0 - float((1.0 - similarity**rows) ** bands)
+
+
+@cache
+def high_recall_bands(threshold: float, num_perm: int) -> tuple[int, int]:
+    """(bands, rows), bands * rows <= num_perm, with the fewest candidates of all that have P >= RECALL.
+
+    P is `candidate_probability(threshold)`. More rows mean fewer candidates below the threshold, and fewer
+    bands do too: the most rows for which there are bands enough, and then the fewest bands.
+    Raises ValueError where num_perm is too small for the threshold, with the least number that is enough.
+    """
+    for rows in range(num_perm, 0, -1):
+        for bands in range(1, num_perm // rows + 1):
+            if candidate_probability(threshold, bands, rows) >= RECALL:
+                return bands, rows
+    enough = next(n for n in range(num_perm, 1 << 20) if candidate_probability(threshold, n, 1) >= RECALL)
+    raise ValueError(
+        f"num_perm: {num_perm} is too few to find {RECALL:.1%} of the pairs at threshold {threshold:g}; "
+        f"set it to {enough} or more"
+    )

@@ -10,7 +10,7 @@ import pyarrow as pa
 from dataselect.core.errors import DataselectError
 from dataselect.io.batch import BadRow, TextBatch
 from dataselect.io.bundle import Bundle, BundleWriter
-from dataselect.stages.base import Columns, Stage, Texts
+from dataselect.stages.base import Columns, DedupKeys, Stage, Texts
 
 INDEX_BITS = 10
 """An exchange file's keys are indexed by their top bits: a reader of one partition reads one range."""
@@ -165,29 +165,49 @@ class ColumnSink:
 
 
 class KeySink:
-    """Keys of a DedupStage over a segment: an exchange file, sorted by key."""
+    """Keys of a DedupStage over a segment: an exchange file, sorted by key; signatures sorted by row."""
 
     def __init__(self) -> None:
-        self._parts: list[tuple[np.ndarray, np.ndarray, np.ndarray | None]] = []
+        self._parts: list[DedupKeys] = []
+        self._rows: list[np.ndarray] = []
 
-    def add(self, rows: np.ndarray, keys: tuple[np.ndarray, np.ndarray, np.ndarray | None]) -> None:
+    def add(self, rows: np.ndarray, keys: DedupKeys) -> None:
         """`keys` as DedupStage.dedup_keys gives them, for documents at these rows."""
-        docs, values, check = keys
-        self._parts.append((rows[docs].astype(np.int32), values, check))
+        with_keys = np.flatnonzero(np.bincount(keys.docs))
+        signatures = None if keys.signatures is None else keys.signatures[with_keys]
+        self._rows.append(rows[with_keys].astype(np.int32))
+        self._parts.append(keys._replace(docs=rows[keys.docs].astype(np.int32), signatures=signatures))
 
     def write(self, writer: BundleWriter, n_rows: int) -> dict[str, Any]:
-        rows = _concat([part[0] for part in self._parts], np.int32)
-        keys = _concat([part[1] for part in self._parts], np.uint64)
-        order = np.argsort(keys, kind="stable")
+        rows = _concat([part.docs for part in self._parts], np.int32)
+        keys = _concat([part.keys for part in self._parts], np.uint64)
+        order = ascending(keys)
         keys = keys[order]
         bounds = np.arange(1 << INDEX_BITS, dtype=np.uint64) << np.uint64(64 - INDEX_BITS)
         writer.add_array("index", np.append(np.searchsorted(keys, bounds), len(keys)).astype(np.int64))
         writer.add_array("keys", keys)
         writer.add_array("rows", rows[order])
-        checks = [part[2] for part in self._parts if part[2] is not None]
+        checks = [part.check for part in self._parts if part.check is not None]
         if checks:
             writer.add_array("check", np.concatenate(checks)[order])
+        signatures = [part.signatures for part in self._parts if part.signatures is not None]
+        if signatures:
+            writer.add_array("signature_rows", np.concatenate(self._rows))
+            writer.add_array("signatures", np.concatenate(signatures))
         return {"n_rows": n_rows, "n_keys": len(keys)}
+
+
+def ascending(keys: np.ndarray) -> np.ndarray:
+    """int64[n]: np.argsort(keys, kind="stable"), three times as fast where few keys are equal.
+
+    The vectorised sort of numpy 2 is not stable and not the same on all CPUs, so equal keys are put in order.
+    """
+    order = np.argsort(keys)
+    sorted_keys = keys[order]
+    equal = sorted_keys[1:] == sorted_keys[:-1]
+    tied = np.flatnonzero(np.append(equal, False) | np.append(False, equal))
+    order[tied] = order[tied][np.lexsort((order[tied], sorted_keys[tied]))]
+    return order
 
 
 class SampleSink:

@@ -31,7 +31,7 @@ from dataselect.engine.columns import (
 from dataselect.engine.job import Context, figures
 from dataselect.io.batch import TextBatch
 from dataselect.io.reader import iter_piece
-from dataselect.stages.base import DedupStage, FittedStage, Stage, Texts
+from dataselect.stages.base import DedupKeys, DedupStage, FittedStage, Stage, Texts
 from dataselect.stages.draws import uniform_draws
 
 BASE = -1
@@ -234,7 +234,7 @@ class _SegmentWriter:
         sink = self._sinks.get(i)
         everything = np.ones(len(rows), bool)
         if isinstance(sink, KeySink):
-            sink.add(rows, cast("DedupStage", stage).dedup_keys(texts))
+            sink.add(rows, DedupKeys(*cast("DedupStage", stage).dedup_keys(texts)))
         elif isinstance(sink, SampleSink):
             sink.add(rows, cast("FittedStage", stage).sample(texts, call.sample_share))
         if call.role != "columns":

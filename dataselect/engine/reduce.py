@@ -1,7 +1,6 @@
-"""Tasks that look over all segments: masks, groups of equal keys, components, fitted models, thresholds.
+"""Tasks that look over all segments: masks, fitted models, thresholds. Those of a dedup are in dedup.py.
 
-Each streams over the segments' artifacts; what grows with the corpus is bits a document, and in
-`join_groups` 8 bytes a document.
+Each streams over the segments' artifacts; what grows with the corpus is bits a document.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from dataselect.core.clock import Clock
-from dataselect.engine.columns import INDEX_BITS, pack, unpack
+from dataselect.engine.columns import pack, unpack
 from dataselect.engine.job import Context, figures
 from dataselect.engine.resolve import SegmentRefs, pool_batch, resolve
 from dataselect.io.bundle import BundleWriter
@@ -62,163 +61,6 @@ def mask_rows(context: Context, call: MaskCall) -> Figures:
         return {"n_alive": n_alive}
 
     return {"digest": context.commit(call.artifact, fill)} | figures(clock)
-
-
-@dataclass(frozen=True)
-class Exchange:
-    """Where a DedupStage's keys are."""
-
-    keys: tuple[str, ...]
-    """Artifact of each segment."""
-    n_rows: tuple[int, ...]
-    alive: str
-    """Artifact of `mask_rows`."""
-
-    def first_docs(self) -> np.ndarray:
-        """int64[n_segments + 1]: dense document number of each segment's row 0."""
-        return np.concatenate([[0], np.cumsum(self.n_rows)]).astype(np.int64)
-
-
-@dataclass(frozen=True)
-class GroupCall:
-    """Arguments of `group_keys`: partition `number` of `n_partitions` (a power of two) of the key space."""
-
-    exchange: Exchange
-    number: int
-    n_partitions: int
-    artifact: str
-
-
-def group_keys(context: Context, call: GroupCall) -> Figures:
-    """Edges from every document to the first one with the same key, among documents that reach the stage."""
-    clock = Clock()
-    keys, docs, check = _partition(context, call)
-    clock.lap("read")
-    order = np.lexsort((keys,) if check is None else (check, keys))
-    keys, docs = keys[order], docs[order]
-    new = np.ones(len(keys), bool)
-    new[1:] = keys[1:] != keys[:-1]
-    if check is not None:
-        check = check[order]
-        new[1:] |= check[1:] != check[:-1]
-    starts = np.flatnonzero(new)
-    leader = np.minimum.reduceat(docs, starts) if len(docs) else docs
-    size = np.diff(np.append(starts, len(docs)))
-    leaders = np.repeat(leader, size)
-    pairs = np.unique(np.stack([leaders, docs], axis=1)[leaders != docs], axis=0)
-    clock.lap("group")
-
-    def fill(writer: BundleWriter) -> dict[str, Any]:
-        writer.add_array("left", pairs[:, 0])
-        writer.add_array("right", pairs[:, 1])
-        return {"n_groups": len(starts), "largest_group": int(size.max(initial=0))}
-
-    return {"digest": context.commit(call.artifact, fill)} | figures(clock)
-
-
-def _partition(context: Context, call: GroupCall) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    alive = context.bundle(call.exchange.alive)
-    first_docs = call.exchange.first_docs()
-    step = (1 << INDEX_BITS) // call.n_partitions
-    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray | None]] = []
-    for number, name in enumerate(call.exchange.keys):
-        bundle = context.bundle(name)
-        start, stop = bundle.array("index")[[call.number * step, (call.number + 1) * step]]
-        if start == stop:
-            continue
-        rows = bundle.array("rows", start, stop)
-        reach = unpack(alive.array(f"alive/{number}"), call.exchange.n_rows[number])[rows]
-        check = bundle.array("check", start, stop)[reach] if "check" in bundle else None
-        parts.append((bundle.array("keys", start, stop)[reach], rows[reach] + first_docs[number], check))
-    if not parts:
-        return np.empty(0, np.uint64), np.empty(0, np.int64), None
-    keys, docs, checks = zip(*parts, strict=True)
-    check = None if checks[0] is None else np.concatenate(cast("tuple[np.ndarray, ...]", checks))
-    return np.concatenate(keys), np.concatenate(docs), check
-
-
-@dataclass(frozen=True)
-class JoinCall:
-    """Arguments of `join_groups`."""
-
-    exchange: Exchange
-    groups: tuple[str, ...]
-    segments: tuple[SegmentRefs, ...]
-    piece_names: tuple[tuple[tuple[str, ...], int], ...]
-    """For every piece: its shards' names and its part number."""
-    artifact: str
-
-
-def join_groups(context: Context, call: JoinCall) -> Figures:
-    """Components of the edges (union-find, 8 bytes a document); the first document of each stays.
-
-    Sections keep/<number> (bits) and dups/<number> (table: row, and shard, part, row of the kept copy).
-    """
-    from dataselect.kernels.groups import connect, find_roots
-
-    clock = Clock()
-    first_docs = call.exchange.first_docs()
-    parent = np.arange(first_docs[-1], dtype=np.int64)
-    for name in call.groups:
-        edges = context.bundle(name)
-        connect(edges.array("left"), edges.array("right"), parent)
-    find_roots(parent)
-    clock.lap("join")
-    names = _DocNames(context, call, first_docs)
-
-    def fill(writer: BundleWriter) -> dict[str, Any]:
-        for number in range(len(call.segments)):
-            docs = np.arange(first_docs[number], first_docs[number + 1])
-            roots = parent[first_docs[number] : first_docs[number + 1]]
-            dropped = np.flatnonzero(roots != docs)
-            writer.add_array(f"keep/{number}", pack(roots == docs))
-            writer.add_table(f"dups/{number}", names.table(dropped, roots[dropped]))
-        return {}
-
-    return {"digest": context.commit(call.artifact, fill)} | figures(clock)
-
-
-class _DocNames:
-    """Dense document numbers to (shard, part, row): names that an inserted shard does not change."""
-
-    def __init__(self, context: Context, call: JoinCall, first_docs: np.ndarray) -> None:
-        self._context, self._call, self._first_docs = context, call, first_docs
-        starts: dict[int, int] = {}
-        for number, refs in enumerate(call.segments):
-            starts.setdefault(refs.piece, int(first_docs[number]))
-        self._piece_start = starts
-        self._shard_rows: dict[int, np.ndarray] = {}
-
-    def table(self, rows: np.ndarray, docs: np.ndarray) -> pa.Table:
-        """The kept copies `docs` of the dropped rows `rows` of a segment."""
-        segments = np.searchsorted(self._first_docs, docs, side="right") - 1
-        shards, parts, in_shard = [], [], []
-        for segment, doc in zip(segments.tolist(), docs.tolist(), strict=True):
-            piece = self._call.segments[segment].piece
-            names, part = self._call.piece_names[piece]
-            row, shard = doc - self._piece_start[piece], 0
-            if len(names) > 1:
-                bounds = self._bounds(segment)
-                shard = int(np.searchsorted(bounds, row, side="right")) - 1
-                row -= int(bounds[shard])
-            shards.append(names[shard])
-            parts.append(part)
-            in_shard.append(row)
-        return pa.table(
-            {
-                "row": pa.array(rows.astype(np.int64)),
-                "shard": pa.array(shards, pa.string()),
-                "part": pa.array(parts, pa.int32()),
-                "shard_row": pa.array(in_shard, pa.int64()),
-            }
-        )
-
-    def _bounds(self, segment: int) -> np.ndarray:
-        """First row of every shard of a group (which is one segment)."""
-        if segment not in self._shard_rows:
-            shard_rows = self._context.bundle(self._call.segments[segment].base).meta["shard_rows"]
-            self._shard_rows[segment] = np.concatenate([[0], np.cumsum(shard_rows)])[:-1]
-        return self._shard_rows[segment]
 
 
 @dataclass(frozen=True)

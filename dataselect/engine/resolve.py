@@ -119,6 +119,21 @@ def _histograms(alive: np.ndarray, sizes: dict[str, np.ndarray]) -> dict[str, di
     return {name: histogram(values[alive]) for name, values in sizes.items()}
 
 
+def stage_table(context: Context, refs: SegmentRefs, stage: int) -> pa.Table:
+    """All columns that a stage adds to a segment, one row for each of its rows; perhaps none."""
+    if stage in refs.columns:
+        return context.bundle(refs.columns[stage]).table("columns")
+    name, number = refs.barriers[stage]
+    bundle = context.bundle(name)
+    return bundle.table(f"columns/{number}") if f"columns/{number}" in bundle else pa.table({})
+
+
+def stage_column(context: Context, refs: SegmentRefs, stage: int, name: str) -> np.ndarray:
+    """float64[n_rows]: a numeric column of a segment, null as NaN."""
+    column = stage_table(context, refs, stage)[name].cast(pa.float64())
+    return column.to_numpy().astype(np.float64, copy=False)
+
+
 def pool_batch(
     context: Context,
     refs: SegmentRefs,
@@ -127,9 +142,9 @@ def pool_batch(
 ) -> PoolBatch:
     """What a SelectStage sees of a segment's alive rows; column_stages: column -> stage that adds it."""
     base = context.bundle(refs.base)
-    stored = {i: stored_columns(context.bundle(refs.columns[i]), alive) for i in set(column_stages.values())}
+    values = {name: stage_column(context, refs, i, name)[alive] for name, i in column_stages.items()}
     return PoolBatch(
-        {name: np.asarray(stored[i][name], np.float64) for name, i in column_stages.items()},
+        values,
         _rows(base, "key", alive, (0, 2), np.uint64),
         _rows(base, "n_bytes", alive, (0,), np.int32).astype(np.int64),
         _rows(base, "n_words", alive, (0,), np.int32).astype(np.int64),

@@ -25,6 +25,7 @@ from dataselect.engine.resolve import (
     SegmentRefs,
     pool_batch,
     resolve,
+    stage_table,
 )
 from dataselect.io.batch import TextSpec
 from dataselect.io.jsonl import parse_blocks
@@ -221,7 +222,7 @@ class _PieceWriter:
         return reasons
 
     def _duplicates(self, refs: SegmentRefs, n_rows: int) -> dict[str, pa.Array]:
-        """duplicate_of_shard, _part, _row; null where the row is no dropped duplicate."""
+        """duplicate_of_shard, _part, _row and similarity; null where the row is no dropped duplicate."""
         tables = []
         for name, number in refs.barriers.values():
             bundle = self._context.bundle(name)
@@ -235,12 +236,13 @@ class _PieceWriter:
         index[table["row"].to_numpy()] = np.arange(len(table))
         taken = table.take(pa.array(index, mask=index < 0))
         names = {"shard": "duplicate_of_shard", "part": "duplicate_of_part", "shard_row": "duplicate_of_row"}
+        names["similarity"] = "similarity"
         return {new: taken[old].combine_chunks() for old, new in names.items()}
 
     def _scores(self, refs: SegmentRefs) -> dict[str, pa.Array]:
         out: dict[str, pa.Array] = {}
-        for stage in sorted(refs.columns):
-            table = self._context.bundle(refs.columns[stage]).table("columns")
+        for stage in sorted([*refs.columns, *refs.barriers]):
+            table = stage_table(self._context, refs, stage)
             out |= {name: table[name].combine_chunks() for name in table.column_names}
         return out
 
@@ -326,8 +328,8 @@ class _PieceWriter:
         stage_of = dict(self._call.column_stages)
         tables = []
         for refs in self._call.segments:
-            found = {name: self._context.bundle(refs.columns[stage_of[name]]) for name in self._output.add}
-            tables.append(pa.table({name: bundle.table("columns")[name] for name, bundle in found.items()}))
+            found = {name: stage_table(self._context, refs, stage_of[name]) for name in self._output.add}
+            tables.append(pa.table({name: table[name] for name, table in found.items()}))
         return tables
 
     @cached_property

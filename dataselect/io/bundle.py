@@ -127,6 +127,15 @@ class Bundle:
         data = self._bytes(section["offset"] + start * row, (stop - start) * row)
         return np.frombuffer(data, dtype).reshape([stop - start, *shape[1:]])
 
+    def length(self, name: str) -> int:
+        """Elements of an array section, along its first axis; from the index."""
+        return int(self._sections[name]["shape"][0])
+
+    def check(self) -> None:
+        """Read all sections; TornArtifact where one is not what was written."""
+        for name in self._sections:
+            self._section(name)
+
     def table(self, name: str) -> pa.Table:
         """An Arrow table section."""
         return pa.ipc.open_stream(pa.py_buffer(self._section(name))).read_all()

@@ -18,7 +18,7 @@ from dataselect.kernels.primitives import (
     fmix32,
     mix64,
 )
-from dataselect.kernels.tokens import N_SCRATCH, read_tokens, text_source
+from dataselect.kernels.tokens import N_SCRATCH, mainly_unspaced, read_chars, read_tokens, text_source
 from dataselect.kernels.unicode_tables import PAGE_OF, PAGES
 
 EMPTY = np.uint32(0xFFFFFFFF)
@@ -26,6 +26,9 @@ EMPTY = np.uint32(0xFFFFFFFF)
 
 # Odd, so that no word's bits are lost, and 3 mod 4, so that swapping words changes all but the top bit or so.
 SHINGLE_BASE = np.uint64(0xD6E8FEB86659FD93)
+WORDS, CHARS, AUTO = 0, 1, 2
+"""Token kinds: words; word characters; characters for texts of scripts without spaces, words for others."""
+
 TILE = 8
 """Shingles per pass over the signature: one load and store of a value per 8 updates of it."""
 
@@ -68,6 +71,7 @@ def _next_shingles(
     position: int,
     end: int,
     ngram: int,
+    chars: bool,
     words: np.ndarray,
     n_carried: int,
     n_before: int,
@@ -80,7 +84,10 @@ def _next_shingles(
     read before. Returns (n_shingles, position, n_carried, n_words). A document that ends with fewer than
     ngram words is one shingle of all its words.
     """
-    n_held, position = read_tokens(text, position, end, False, words, n_carried)
+    if chars:
+        n_held, position = read_chars(text, position, end, words, n_carried)
+    else:
+        n_held, position = read_tokens(text, position, end, False, words, n_carried)
     n_words = n_before + n_held - n_carried
     if 0 < n_words < ngram and position >= end:
         return _fill_shingles(words, n_held, n_held, values, shingles), position, 0, n_words
@@ -119,7 +126,19 @@ def _update_signature(
 
 
 @njit(
-    types.void(I64, U8, U8, I32, types.int64, U32, U32, types.uint32[:, ::1], types.int64[::1]),
+    types.void(
+        I64,
+        U8,
+        U8,
+        I32,
+        types.int64,
+        types.int64,
+        types.int64,
+        U32,
+        U32,
+        types.uint32[:, ::1],
+        types.int64[::1],
+    ),
     cache=True,
     nogil=True,
 )
@@ -128,13 +147,15 @@ def _minhash_signatures(
     data: np.ndarray,
     page_of: np.ndarray,
     pages: np.ndarray,
-    ngram: int,
+    tokens: int,
+    word_ngram: int,
+    char_ngram: int,
     a: np.ndarray,
     b: np.ndarray,
     out: np.ndarray,
     n_words: np.ndarray,
 ) -> None:
-    words = np.empty(N_SCRATCH + ngram, np.uint64)
+    words = np.empty(N_SCRATCH + max(word_ngram, char_ngram), np.uint64)
     values = np.empty(words.size, np.uint64)
     shingles = np.empty(words.size + TILE, np.uint32)
     signature = np.empty(a.size, np.uint32)
@@ -142,12 +163,14 @@ def _minhash_signatures(
     for doc in range(offsets.size - 1):
         position = offsets[doc]
         end = offsets[doc + 1]
+        chars = tokens == CHARS or (tokens == AUTO and mainly_unspaced(text, position, end))
+        ngram = char_ngram if chars else word_ngram
         signature[:] = EMPTY
         n_carried = 0
         n_read = 0
         while position < end:
             n_shingles, position, n_carried, n_read = _next_shingles(
-                text, position, end, ngram, words, n_carried, n_read, values, shingles
+                text, position, end, ngram, chars, words, n_carried, n_read, values, shingles
             )
             _update_signature(shingles, n_shingles, a, b, signature)
         for j in range(a.size):
@@ -155,17 +178,23 @@ def _minhash_signatures(
         n_words[doc] = n_read
 
 
-@njit(types.int64(I64, U8, U8, I32, types.int64, types.int64[::1], types.uint32[::1]), cache=True, nogil=True)
+@njit(
+    types.int64(I64, U8, U8, I32, types.int64, types.int64, types.int64, types.int64[::1], types.uint64[::1]),
+    cache=True,
+    nogil=True,
+)
 def _list_shingles(
     offsets: np.ndarray,
     data: np.ndarray,
     page_of: np.ndarray,
     pages: np.ndarray,
-    ngram: int,
+    tokens: int,
+    word_ngram: int,
+    char_ngram: int,
     shingle_offsets: np.ndarray,
     out: np.ndarray,
 ) -> int:
-    words = np.empty(N_SCRATCH + ngram, np.uint64)
+    words = np.empty(N_SCRATCH + max(word_ngram, char_ngram), np.uint64)
     values = np.empty(words.size, np.uint64)
     shingles = np.empty(words.size, np.uint32)
     n_total = 0
@@ -173,13 +202,17 @@ def _list_shingles(
     text = text_source(data, page_of, pages)
     for doc in range(offsets.size - 1):
         position = offsets[doc]
+        end = offsets[doc + 1]
+        chars = tokens == CHARS or (tokens == AUTO and mainly_unspaced(text, position, end))
+        ngram = char_ngram if chars else word_ngram
         n_carried = 0
         n_read = 0
-        while position < offsets[doc + 1]:
+        while position < end:
             n_shingles, position, n_carried, n_read = _next_shingles(
-                text, position, offsets[doc + 1], ngram, words, n_carried, n_read, values, shingles
+                text, position, end, ngram, chars, words, n_carried, n_read, values, shingles
             )
-            out[n_total : n_total + n_shingles] = shingles[:n_shingles]
+            for i in range(n_shingles):
+                out[n_total + i] = mix64(values[i])
             n_total += n_shingles
         shingle_offsets[doc + 1] = n_total
     return n_total
@@ -192,31 +225,51 @@ def minhash_signatures(
     a: np.ndarray,
     b: np.ndarray,
     out: np.ndarray,
-    n_words: np.ndarray,
+    n_tokens: np.ndarray,
+    tokens: int = WORDS,
+    char_ngram: int = 1,
 ) -> None:
-    r"""Write one MinHash signature (Broder 1997) per document over its runs of `ngram` consecutive words.
+    r"""Write one MinHash signature (Broder 1997) per document over its runs of consecutive tokens.
 
-    offsets  int64[n_docs + 1]         document i is data[offsets[i]:offsets[i + 1]]
-    data     uint8[:]                  UTF-8; words are the `\w+` runs of the lower-cased text, see tokens.py
-    ngram    words per shingle, >= 1   a document with 1 to ngram - 1 words is one shingle of all its words
-    a, b     uint32[num_perm]          from `affine32_params`
-    out      uint32[n_docs, num_perm]  overwritten: min over shingles s of a[j] * fmix32(s) + b[j] mod 2^32;
-                                       all EMPTY for a document without a word
-    n_words  int64[n_docs]             overwritten: words of each document
+    offsets   int64[n_docs + 1]         document i is data[offsets[i]:offsets[i + 1]]
+    data      uint8[:]                  UTF-8; words are the `\w+` runs of the lower-cased text, see tokens.py
+    ngram     words per shingle, >= 1   a document with 1 to ngram - 1 words is one shingle of all its words
+    a, b      uint32[num_perm]          from `affine32_params`
+    out       uint32[n_docs, num_perm]  overwritten: min over shingles s of a[j] * fmix32(s) + b[j] mod 2^32;
+                                        all EMPTY for a document without a token
+    n_tokens  int64[n_docs]             overwritten: tokens of each document
+    tokens    WORDS, CHARS or AUTO
+    char_ngram  characters per shingle, >= 1, where tokens are characters
     """
-    _minhash_signatures(offsets, data, PAGE_OF, PAGES, _checked(ngram), a, b, out, n_words)
+    ngrams = _checked(ngram), _checked(char_ngram)
+    _minhash_signatures(offsets, data, PAGE_OF, PAGES, tokens, *ngrams, a, b, out, n_tokens)
 
 
-def shingle_hashes(offsets: np.ndarray, data: np.ndarray, ngram: int) -> tuple[np.ndarray, np.ndarray]:
-    """The 32-bit shingle hashes that `minhash_signatures` feeds to fmix32, as (int64[n_docs + 1], uint32[:]).
+def shingle_hashes(
+    offsets: np.ndarray, data: np.ndarray, ngram: int, tokens: int = WORDS, char_ngram: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
+    """The 64-bit hashes of all shingles, as (int64[n_docs + 1], uint64[:]).
 
-    Document i owns the second array from first[i] to first[i + 1]. For tests and for other MinHash families.
+    Document i owns the second array from first[i] to first[i + 1], in text order, repetitions included. Their
+    upper 32 bits are what `minhash_signatures` feeds to fmix32.
     """
     shingle_offsets = np.zeros(len(offsets), np.int64)
-    # Words are at least a byte each and a byte apart; a short document has one shingle.
-    out = np.empty((int(offsets[-1]) - int(offsets[0])) // 2 + len(offsets), np.uint32)
-    n_total = _list_shingles(offsets, data, PAGE_OF, PAGES, _checked(ngram), shingle_offsets, out)
+    n_bytes = int(offsets[-1]) - int(offsets[0])
+    # Words are at least a byte each and a byte apart, characters a byte; a short document has one shingle.
+    out = np.empty((n_bytes // 2 if tokens == WORDS else n_bytes) + len(offsets), np.uint64)
+    ngrams = _checked(ngram), _checked(char_ngram)
+    n_total = _list_shingles(offsets, data, PAGE_OF, PAGES, tokens, *ngrams, shingle_offsets, out)
     return shingle_offsets, out[:n_total].copy()
+
+
+def compact_signatures(signatures: np.ndarray) -> np.ndarray:
+    """One byte of every signature value: uint32[n_docs, num_perm] -> uint8[n_docs, num_perm].
+
+    b-bit minwise hashing (Li and Koenig 2010), b = 8: unequal values agree with probability 1/256, which
+    `jaccard_of_matches` takes off, so the estimate loses 1 % of its precision and 75 % of its size. The upper
+    byte of a product with an odd number, because low bits of a * h + b depend on low bits of h alone.
+    """
+    return (signatures * np.uint32(0x9E3779B1) >> np.uint32(24)).astype(np.uint8)
 
 
 @njit(types.void(U32_2D, types.int64, types.int64, types.uint64[:, ::1]), cache=True, nogil=True)
@@ -239,5 +292,5 @@ def band_hashes(signatures: np.ndarray, bands: int, rows: int, out: np.ndarray) 
 
 def _checked(ngram: int) -> int:
     if ngram < 1:
-        raise ValueError(f"ngram must be >= 1 word, got {ngram}")
+        raise ValueError(f"ngram must be >= 1 token, got {ngram}")
     return ngram

@@ -7,6 +7,7 @@ each (`surrogateescape`), which are neither word characters nor white space and 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -132,17 +133,44 @@ def run_value(hashes: list[int]) -> int:
 # minhash.py
 
 
-def shingle_hashes(offsets: np.ndarray, data: np.ndarray, ngram: int) -> tuple[np.ndarray, np.ndarray]:
+UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u19e0-\u19ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
+    "\ua9e0-\ua9ff\uaa60-\uaa7f\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
+)
+
+
+def mainly_unspaced(document: bytes) -> bool:
+    text = document.decode("utf-8", "surrogateescape")
+    unspaced = re.findall(f"[{UNSPACED}]", text)
+    others = re.findall(f"(?![{UNSPACED}])[A-Za-z\u00c0-\u1fff\uac00-\ud7a3]", text)
+    return len(unspaced) > len(others)
+
+
+def doc_tokens(document: bytes, kind: int) -> tuple[bool, list[int]]:
+    """Whether the tokens are characters, and their hashes."""
+    if kind == 0 or (kind == 2 and not mainly_unspaced(document)):
+        return False, [token_hash(token) for token in tokens(document, punctuation=False)]
+    hashes = []
+    for char in document.decode("utf-8", "surrogateescape"):
+        char_class, lower = lookup(ord(char))
+        if char_class == WORD or re.match(f"[{UNSPACED}]", char):
+            hashes.append(mix64(lower ^ GOLDEN))
+    return True, hashes
+
+
+def shingle_hashes(
+    offsets: np.ndarray, data: np.ndarray, ngram: int, kind: int = 0, char_ngram: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
     shingle_offsets = [0]
     shingles: list[int] = []
     for document in documents(offsets, data):
-        words = [token_hash(token) for token in tokens(document, punctuation=False)]
-        length = min(ngram, len(words))
+        are_chars, words = doc_tokens(document, kind)
+        length = min(char_ngram if are_chars else ngram, len(words))
         if words:
             runs = (words[i : i + length] for i in range(len(words) - length + 1))
-            shingles += [mix64(run_value(run)) >> 32 for run in runs]
+            shingles += [mix64(run_value(run)) for run in runs]
         shingle_offsets.append(len(shingles))
-    return np.array(shingle_offsets, np.int64), np.array(shingles, np.uint32)
+    return np.array(shingle_offsets, np.int64), np.array(shingles, np.uint64)
 
 
 def minhash_signatures(
@@ -152,12 +180,14 @@ def minhash_signatures(
     a: np.ndarray,
     b: np.ndarray,
     out: np.ndarray,
-    n_words: np.ndarray,
+    n_tokens: np.ndarray,
+    kind: int = 0,
+    char_ngram: int = 1,
 ) -> None:
-    first, shingles = shingle_hashes(offsets, data, ngram)
+    first, shingles = shingle_hashes(offsets, data, ngram, kind, char_ngram)
     for i, document in enumerate(documents(offsets, data)):
-        n_words[i] = len(list(tokens(document, punctuation=False)))
-        mixed = [fmix32(shingle) for shingle in shingles[first[i] : first[i + 1]].tolist()]
+        n_tokens[i] = len(doc_tokens(document, kind)[1])
+        mixed = [fmix32(shingle >> 32) for shingle in shingles[first[i] : first[i + 1]].tolist()]
         for j, (a_j, b_j) in enumerate(zip(a.tolist(), b.tolist(), strict=True)):
             out[i, j] = min([(a_j * h + b_j) & M32 for h in mixed], default=M32)
 
@@ -293,3 +323,48 @@ def find_roots(parent: np.ndarray) -> None:
         while parent[root] != root:
             root = parent[root]
         parent[member] = root
+
+
+def n_leaders(n_members: int) -> int:
+    return min(n_members - 1, max(1, 256 // n_members))
+
+
+def bucket_pairs(members: np.ndarray, starts: np.ndarray, kept: np.ndarray, out: np.ndarray) -> int:
+    n_pairs = 0
+    for start, stop in pairwise(starts.tolist()):
+        alive = [m for m in members[start:stop].tolist() if not len(kept) or kept[m]]
+        for i in range(n_leaders(len(alive)) if alive else 0):
+            for member in alive[i + 1 :]:
+                out[n_pairs] = max(alive[i], member) << 32 | min(alive[i], member)
+                n_pairs += 1
+    return n_pairs
+
+
+def keep_greedy(
+    pairs: np.ndarray,
+    similarity: np.ndarray,
+    is_copy: np.ndarray,
+    keeper: np.ndarray,
+    best: np.ndarray,
+) -> None:
+    for pair, value, copy in zip(pairs.tolist(), similarity, is_copy.tolist(), strict=True):
+        worse, better = pair >> 32, pair & M32
+        if keeper[worse] == worse and (copy or keeper[better] == better):
+            keeper[worse] = keeper[better]
+            best[worse] = value if keeper[better] == better else best[better]
+
+
+# jaccard.py
+
+
+def count_matches(left: np.ndarray, right: np.ndarray, out: np.ndarray) -> None:
+    for i, (a, b) in enumerate(zip(left.tolist(), right.tolist(), strict=True)):
+        out[i] = sum(x == y for x, y in zip(a, b, strict=True))
+
+
+def count_common(
+    offsets: np.ndarray, hashes: np.ndarray, left: np.ndarray, right: np.ndarray, out: np.ndarray
+) -> None:
+    sets = [set(hashes[start:stop].tolist()) for start, stop in pairwise(offsets.tolist())]
+    for i, (a, b) in enumerate(zip(left.tolist(), right.tolist(), strict=True)):
+        out[i] = len(sets[a] & sets[b])

@@ -25,7 +25,9 @@ from dataselect.kernels.primitives import (
     leading_zeros,
     load_u64,
     low_bits,
+    mix64,
     pointer_to,
+    popcount,
     range_mask,
     trailing_zeros,
 )
@@ -226,3 +228,74 @@ def read_tokens(
             hashes[n_hashes] = token_hash
             n_hashes += 1
     return n_hashes, position
+
+
+@njit
+def is_unspaced(code_point: int) -> bool:
+    """Whether a character is of a script that is written without spaces between words.
+
+    Thai, Lao, Burmese, Khmer, kana and Chinese characters; not Hangul, which has spaces.
+    """
+    if code_point < 0x0E00:
+        return False
+    if code_point < 0x3040:
+        return (
+            code_point < 0x0F00
+            or 0x1000 <= code_point < 0x10A0
+            or 0x1780 <= code_point < 0x1800
+            or 0x19E0 <= code_point < 0x1A00
+        )
+    return (
+        code_point < 0x3100
+        or 0x31F0 <= code_point < 0x3200
+        or 0x3400 <= code_point < 0x4DC0
+        or 0x4E00 <= code_point < 0xA000
+        or 0xA9E0 <= code_point < 0xAA00
+        or 0xAA60 <= code_point < 0xAA80
+        or 0xF900 <= code_point < 0xFB00
+        or 0xFF66 <= code_point < 0xFFA0
+        or 0x20000 <= code_point < 0x40000
+    )
+
+
+@njit
+def read_chars(text: Any, position: int, end: int, hashes: np.ndarray, n_hashes: int) -> tuple[int, int]:
+    r"""As `read_tokens`, but every character of a word (lower-cased) is a token: for scripts without spaces.
+
+    And every one of `is_unspaced`: \w has no vowel signs of Thai or Burmese.
+    """
+    data, _, page_of, pages = text
+    while position < end and n_hashes < hashes.size:
+        code_point, n_read = decode(data, position, end)
+        position += n_read
+        if code_point >= 0:
+            entry = np.int64(pages[np.int64(page_of[code_point >> 8]) << 8 | code_point & 255])
+            if entry & 3 == WORD or is_unspaced(code_point):
+                hashes[n_hashes] = mix64(np.uint64(code_point + (entry >> 2)) ^ HASH_START)
+                n_hashes += 1
+    return n_hashes, position
+
+
+@njit
+def mainly_unspaced(text: Any, position: int, end: int) -> bool:
+    """Whether a text has more characters of `is_unspaced` scripts than other letters.
+
+    Other letters: A-Z, a-z, all else from U+00C0 to U+1FFF, and Hangul syllables.
+    """
+    data, n_bytes_data, _, _ = text
+    n_unspaced = 0
+    n_other = 0
+    while position < end:
+        if data[position] < 0x80 and position + BLOCK <= n_bytes_data:
+            n_known = min(trailing_zeros(range_mask(data, position, 0, 0x80, 0x7F)), end - position)
+            n_other += popcount(range_mask(data, position, 0x20, 0x61, 25) & low_bits(n_known))
+            position += n_known
+            continue
+        code_point, n_read = decode(data, position, end)
+        position += n_read
+        if is_unspaced(code_point):
+            n_unspaced += 1
+        else:
+            is_ascii_letter = 0x61 <= code_point | 0x20 <= 0x7A
+            n_other += is_ascii_letter or 0xC0 <= code_point < 0x2000 or 0xAC00 <= code_point < 0xD7A4
+    return n_unspaced > n_other

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from dataselect.stages.base import DedupStage, FittedStage, SelectStage, Stage
+from dataselect.stages.base import DedupStage, FittedStage, NearDedupStage, SelectStage, Stage
 
 
 @dataclass
@@ -49,3 +49,14 @@ def plan_reads(stages: Sequence[Stage], given: frozenset[int]) -> list[ReadPlan]
             if after_dedup:
                 read.hoisted.append(i)
     return reads
+
+
+def why_read_again(stage: Stage) -> str | None:
+    """Why a dedup reads some documents once more, between two reads of all; None where it does not.
+
+    Its own read, because the masks of the next one depend on its answer.
+    """
+    if not isinstance(stage, NearDedupStage) or stage.verify not in ("auto", "exact"):
+        return None
+    which = "near the threshold by their signatures" if stage.verify == "auto" else "with a band in common"
+    return f"exact similarity of pairs {which}; opens no shard that holds none"

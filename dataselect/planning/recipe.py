@@ -29,7 +29,7 @@ from dataselect.stages.base import Stage, with_leaves
 
 RESERVED_COLUMNS = frozenset(
     {"shard", "part", "row", "id", "stage", "reason", "copies", "draw", "n_bytes", "n_words"}
-    | {"duplicate_of_shard", "duplicate_of_part", "duplicate_of_row"}
+    | {"duplicate_of_shard", "duplicate_of_part", "duplicate_of_row", "similarity"}
     | {"text", "_row", "_dropped_by", "_reason"}
 )
 """Names that `decisions/` and the output shards use themselves."""

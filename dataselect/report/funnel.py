@@ -13,6 +13,7 @@ def render(report: dict[str, Any]) -> str:
     lines = [*table(rows), ""]
     lines += [f"  {rule}" for rule in _rules(report)]
     lines += [f"  {line}" for stage in report["funnel"] for line in _lengths(stage)]
+    lines += [f"  {text}" for dedup in report["dedups"] for text in _clusters(dedup)]
     counts = report["rows"]
     kept = f"{counts['kept']:,} kept + {counts['dropped']:,} dropped + {counts['quarantined']:,} quarantined"
     unsampled = f" + {counts['unsampled']:,} outside the sample" if counts["unsampled"] else ""
@@ -72,6 +73,20 @@ def _lengths(stage: dict[str, Any]) -> list[str]:
     names = {"mean": "mean", "p10": "10 %", "p50": "median", "p90": "90 %"}
     parts = [f"{name} {before[key]:,.0f} -> {after[key]:,.0f}" for key, name in names.items()]
     return [f"{stage['stage']}: words of a document, before -> kept: {', '.join(parts)}"]
+
+
+def _clusters(dedup: dict[str, Any]) -> list[str]:
+    """How many clusters a dedup found, and which is the largest."""
+    clusters = dedup["clusters"]
+    if not clusters["n"]:
+        return []
+    name, largest = dedup["stage"].split(":", 1)[1], clusters["largest"][0]
+    compared = f", {dedup['n_candidates']:,} pairs compared" if dedup["n_candidates"] else ""
+    compared += f", {dedup['n_exact']:,} of them exactly" if dedup["n_exact"] else ""
+    places = [row["id"] or f"{row['shard']}:{row['row']}" for row in (largest["kept"], *largest["dropped"])]
+    dots = ", ..." if largest["size"] > len(places) else ""
+    found = f"{name}: {clusters['n']:,} clusters{compared}"
+    return [f"{found}; the largest has {largest['size']:,} documents ({', '.join(places)}{dots})"]
 
 
 def table(rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:

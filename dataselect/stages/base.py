@@ -3,7 +3,8 @@
 Four kinds, by what they need to know of the corpus:
 
 * MapStage     nothing: columns from the text of one batch, and rules that drop rows by these columns
-* DedupStage   which documents share a key: groups of equal keys are joined, one member of a group stays
+* DedupStage   which documents share a key: of those with equal keys one stays; a NearDedupStage compares
+               documents that share a key, and drops those that are similar enough to one that stays
 * FittedStage  a small model fitted on the documents that reach the stage; then a MapStage with that model
 * SelectStage  all values of one column: a threshold, and rows on its right side are kept
 
@@ -17,11 +18,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from types import MappingProxyType
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dataselect.core.fingerprint import fingerprint
 
@@ -158,20 +159,147 @@ class MapStage(Stage):
     """Columns from the text, rules on the columns."""
 
 
+class KeepBy(BaseModel):
+    """Which of several duplicates stays, by what only the recipe can know: exactly one of these."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    best: str | None = Field(None, description="the one with the largest value of this score column")
+    source: tuple[str, ...] | None = Field(
+        None,
+        min_length=1,
+        description="the one whose shard matches the earliest of these patterns (* matches any characters)",
+    )
+
+    @model_validator(mode="after")
+    def _one(self) -> KeepBy:
+        if (self.best is None) == (self.source is None):
+            raise ValueError("expected exactly one of best, source")
+        return self
+
+
+class DedupKeys(NamedTuple):
+    """Keys of a batch's documents, flat: document docs[j] has keys[j]."""
+
+    docs: np.ndarray
+    """int64[m]: index in the batch."""
+    keys: np.ndarray
+    """uint64[m]"""
+    check: np.ndarray | None = None
+    """uint64[m]: where given, it must be equal too (the second half of a 128-bit hash)."""
+    signatures: np.ndarray | None = None
+    """uint8[n_docs, n_hashes]: compact MinHash signatures of all documents of the batch."""
+
+
 class DedupStage(Stage):
-    """Documents that share a key are duplicates; components of the sharing graph keep one member."""
+    """Documents that share a key are duplicates of each other; one of them stays."""
+
+    decide_fields: ClassVar[frozenset[str]] = frozenset({"keep_", "as_"})
+
+    keep_: Literal["first", "longest"] | KeepBy = Field(
+        "first",
+        alias="keep",
+        description="which of several duplicates stays: first (in shard order), longest (bytes of text), "
+        "{best: COLUMN} (largest score) or {source: [PATTERN, ...]} (shards, the most trusted first); "
+        "ties go to the first",
+    )
+    as_: str = Field(
+        "cluster_size",
+        alias="as",
+        description="name of the column with the number of documents that a kept one stands for, with itself",
+    )
+
+    def output_columns(self) -> dict[str, str]:
+        return {self.as_: "int32"}
+
+    def input_columns(self) -> list[str]:
+        best = self.keep_.best if isinstance(self.keep_, KeepBy) else None
+        return [] if best is None else [best]
 
     def keys_per_doc(self) -> int:
         """About how many keys a document has; sizes the partitions of the exchange."""
         return 1
 
-    def dedup_keys(self, texts: Texts) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """Keys of these documents, flat.
+    def bytes_per_doc(self) -> int:
+        """About how many bytes of the work folder a document needs; for estimates."""
+        return 13 * self.keys_per_doc()
 
-        Returns (docs int64[m], keys uint64[m], check uint64[m] or None): document docs[j] (index in the
-        batch) has keys[j]; where given, `check` must be equal too (the second half of a 128-bit hash).
+    def dedup_keys(self, texts: Texts) -> DedupKeys:
+        """Keys of these documents; a document without one is never a duplicate."""
+        raise NotImplementedError
+
+
+BAND_BITS = 10
+"""Lowest bits of a NearDedupStage's keys: the number of the band."""
+
+
+class NearDedupStage(DedupStage):
+    """Documents that share a key are candidates; those that are similar enough are duplicates.
+
+    Every document with keys has exactly one whose lowest BAND_BITS bits are 0, and documents with the same
+    text have the same keys.
+    """
+
+    decide_fields: ClassVar[frozenset[str]] = frozenset(
+        {"keep_", "as_", "survivors", "max_cluster", "larger_clusters"}
+    )
+
+    threshold: float = Field(
+        0.8, gt=0, le=1, description="Jaccard similarity from which documents are duplicates"
+    )
+    verify: Literal["auto", "exact", "estimate", "none"] = Field(
+        "auto",
+        description="how candidates are checked. auto: by their signatures, and where these are within 4 "
+        "standard errors of the threshold by the exact Jaccard similarity of their shingle sets (reads those "
+        "documents again); exact: all by the exact one; estimate: all by signatures; none: not at all",
+    )
+    survivors: Literal["greedy", "index", "component"] = Field(
+        "greedy",
+        description="greedy: drop a document if a kept one is its duplicate; index: if any better one is, "
+        "kept or not; component: keep one of every connected component",
+    )
+    max_cluster: int | None = Field(
+        None, ge=2, description="most documents in a cluster; no limit by default"
+    )
+    larger_clusters: Literal["stop", "split"] = Field(
+        "stop",
+        description="what a cluster over max_cluster does. stop: the run fails and names it; split: of a "
+        "component, decide its documents greedily instead",
+    )
+
+    @property
+    def uses_signatures(self) -> bool:
+        """Whether `dedup_keys` must give signatures."""
+        return self.verify in ("auto", "estimate")
+
+    def n_hashes(self) -> int:
+        """Values in a signature."""
+        raise NotImplementedError
+
+    def shingle_sets(self, texts: Texts) -> tuple[np.ndarray, np.ndarray]:
+        """(offsets int64[n + 1], hashes uint64): document i has the set hashes[offsets[i]:offsets[i + 1]].
+
+        Ascending, each hash once: what the exact Jaccard similarity is of.
         """
         raise NotImplementedError
+
+    def estimates(self, matches: np.ndarray) -> np.ndarray:
+        """float64[n]: Jaccard similarities, from how many bytes of two compact signatures are equal."""
+        by_chance = 1 / 256
+        return np.clip((matches / self.n_hashes() - by_chance) / (1 - by_chance), 0.0, 1.0)
+
+    def verdicts(self, estimates: np.ndarray) -> np.ndarray:
+        """int8[n]: 1 duplicate, 0 none, -1 only the exact similarity can tell."""
+        if self.verify == "none":
+            return np.ones(len(estimates), np.int8)
+        if self.verify == "exact":
+            return np.full(len(estimates), -1, np.int8)
+        if self.verify == "estimate":
+            return (estimates >= self.threshold).astype(np.int8)
+        # Of a pair exactly at the threshold: what is further away would be an error of 4 sigma.
+        margin = 4 * np.sqrt(self.threshold * (1 - self.threshold) / self.n_hashes())
+        sure = np.abs(estimates - self.threshold) > margin
+        return np.where(sure, estimates > self.threshold, -1).astype(np.int8)
 
 
 class FittedStage(Stage):

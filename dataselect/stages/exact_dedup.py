@@ -9,13 +9,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from dataselect.stages.base import DedupStage, Texts
+from dataselect.stages.base import DedupKeys, DedupStage, Texts
 
 Step = Literal["nfc", "whitespace", "case"]
 
 
 class ExactDedup(DedupStage):
-    """Keep the first document of every distinct text, by a 128-bit hash.
+    """Keep one document of every distinct text, by a 128-bit hash.
 
     Two different texts collide with probability n_docs^2 / 2^129 (two XXH64 with different seeds).
     """
@@ -27,18 +27,20 @@ class ExactDedup(DedupStage):
         description="make texts equal that differ only in: nfc (Unicode composition), whitespace "
         "(runs of it, and at both ends), case; by default texts are compared byte by byte",
     )
-    keep_: Literal["first"] = Field(
-        "first", alias="keep", description="which copy stays: the first in shard order"
+    as_: str = Field(
+        "n_copies",
+        alias="as",
+        description="name of the column with the number of documents of the same text, itself included",
     )
 
-    def dedup_keys(self, texts: Texts) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    def dedup_keys(self, texts: Texts) -> DedupKeys:
         from dataselect.kernels.arrow import text_buffers
         from dataselect.kernels.hashing import hash128
 
         offsets, data = text_buffers(self._normalized(texts.array))
         hashes = np.empty((len(texts), 2), np.uint64)
         hash128(offsets, data, hashes)
-        return np.arange(len(texts), dtype=np.int64), hashes[:, 0].copy(), hashes[:, 1].copy()
+        return DedupKeys(np.arange(len(texts), dtype=np.int64), hashes[:, 0].copy(), hashes[:, 1].copy())
 
     def _normalized(self, array: pa.Array) -> pa.Array:
         if "nfc" in self.normalize:

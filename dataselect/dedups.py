@@ -1,0 +1,216 @@
+"""The phases of one dedup: which tasks there are, named by what they depend on. Part of the walk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dataselect.core.errors import DataselectError
+from dataselect.core.fingerprint import fingerprint
+from dataselect.core.keys import artifact_name
+from dataselect.core.pieces import Piece
+from dataselect.engine.dedup import RANK_BITS, GroupCall, JoinCall, RankCall, VerifyCall
+from dataselect.engine.docs import MAX_DOCS, Exchange, Places
+from dataselect.engine.exact import ExactCall, ShinglesCall
+from dataselect.engine.resolve import SegmentRefs
+from dataselect.engine.tasks import Task
+from dataselect.io.bundle import Bundle
+from dataselect.io.store import Store
+from dataselect.stages.base import DedupStage, NearDedupStage
+
+_KEYS_PER_PARTITION = 4_000_000  # about 200 MB in the grouping task
+_MAX_PARTITIONS = 1 << RANK_BITS
+_PAIRS_PER_TASK = 8_000_000
+_EXACT_PAIRS_PER_TASK = 1_000_000
+_DOC_BYTES = {"dedup:rank_rows": 32, "dedup:join_groups": 24}
+"""Memory of the tasks that grow with the corpus, for a document."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A task, the artifact that it makes, and what decides whether it runs."""
+
+    task: Task
+    artifact: str
+    parts: Mapping[str, str]
+    weight: int = 0
+
+
+@dataclass(frozen=True)
+class DedupInputs:
+    """What the walk knows when it comes to a dedup."""
+
+    index: int
+    stage: DedupStage
+    label: str
+    fingerprint: str
+    """Of what its keys depend on."""
+    segments: tuple[SegmentRefs, ...]
+    keys: tuple[str, ...]
+    """Artifact with the keys of each segment."""
+    digests: tuple[str, ...]
+    """Content of each segment."""
+    shard_rows: tuple[tuple[int, ...], ...]
+    """Rows of each shard of each segment: a row that moves to the next shard keeps its document number."""
+    pieces: tuple[Piece, ...]
+    mask: str
+    score: tuple[int, list[str]] | None
+    """Stage and column digests of the score that `keep: {best: ...}` names."""
+
+
+class DedupPhases:
+    """Runs (or only decides) the tasks of one dedup; `run` raises where planning can't go on."""
+
+    def __init__(self, given: DedupInputs, work: Store, run: Callable[[str, Sequence[Step]], None]) -> None:
+        self._in, self._work, self._run_steps = given, work, run
+        self._phase = f"dedup {given.label}"
+        self._n_rows = tuple(refs.n_rows for refs in given.segments)
+        self._shingles: list[tuple[int, str, int]] = []
+        names = tuple((tuple(shard.name for shard in p.shards), p.part) for p in given.pieces)
+        self._places = Places(tuple(refs.piece for refs in given.segments), names)
+        self._where = fingerprint(
+            names, [[refs.piece, r] for refs, r in zip(given.segments, given.shard_rows, strict=True)]
+        )
+
+    def run(self) -> str:
+        """The artifact of `join_groups` that says who survives."""
+        if sum(self._n_rows) >= MAX_DOCS:
+            raise DataselectError(
+                f"{self._in.label}: {sum(self._n_rows):,} rows; a dedup takes {MAX_DOCS:,} at most"
+            )
+        bases = tuple(refs.base for refs in self._in.segments)
+        exchange = Exchange(self._in.index, self._in.keys, bases, self._n_rows, self._in.mask)
+        if self._in.stage.keep_ != "first":
+            exchange = Exchange(
+                self._in.index, self._in.keys, bases, self._n_rows, self._in.mask, self._ranks(exchange)
+            )
+        groups = self._groups(exchange)
+        verified = self._verify(exchange, groups) if isinstance(self._in.stage, NearDedupStage) else ()
+        exact: tuple[str, ...] = ()
+        undecided: tuple[str, ...] = ()
+        while True:
+            joined = self._join(exchange, groups, verified, exact, undecided)
+            if not Bundle(self._work, joined).meta["n_undecided"]:
+                return joined
+            undecided = (*undecided, joined)
+            exact += self._compare(exchange, joined)
+
+    def _step(self, name: str, function: str, call: Any, artifact: str, why: str, weight: int = 0) -> Step:
+        memory_bytes = (1 << 30) + sum(self._n_rows) * _DOC_BYTES.get(function, 1)
+        task = Task(f"{name} {self._in.label}", function, call, memory_bytes)
+        return Step(task, artifact, {why: artifact}, weight)
+
+    def _one(self, step: Step) -> str:
+        self._run_steps(self._phase, [step])
+        return step.artifact
+
+    def _digest(self, *names: str) -> list[str]:
+        return [Bundle(self._work, name).digest for name in names]
+
+    def _ranks(self, exchange: Exchange) -> str:
+        column_stage, scores = self._in.score or (None, [])
+        keep = self._in.stage.model_dump(mode="json", include={"keep_"})
+        key = fingerprint("rank", keep, exchange.bases, self._n_rows, scores, self._where)
+        name = artifact_name("ranks", key)
+        call = RankCall(exchange, self._in.segments, self._places, column_stage, name)
+        return self._one(self._step("rank", "dedup:rank_rows", call, name, "scores, lengths or shards"))
+
+    def _groups(self, exchange: Exchange) -> tuple[str, ...]:
+        """Candidates, one task for each of 2^p partitions of the key space."""
+        n_keys = sum(self._n_rows) * self._in.stage.keys_per_doc()
+        n_partitions = 1
+        while n_partitions * _KEYS_PER_PARTITION < n_keys and n_partitions < _MAX_PARTITIONS:
+            n_partitions *= 2
+        ranks = None if exchange.ranks is None else self._digest(exchange.ranks)
+        steps = []
+        for p in range(n_partitions):
+            key = [self._in.fingerprint, exchange.keys, self._n_rows, self._digest(exchange.alive), ranks]
+            name = artifact_name("groups", fingerprint("group", key, p, n_partitions))
+            call = GroupCall(exchange, p, n_partitions, name)
+            steps.append(
+                self._step(
+                    f"group {p + 1}/{n_partitions}",
+                    "dedup:group_keys",
+                    call,
+                    name,
+                    "keys or rows that reach it",
+                )
+            )
+        self._run_steps(self._phase, steps)
+        return tuple(step.artifact for step in steps)
+
+    def _verify(self, exchange: Exchange, groups: tuple[str, ...]) -> tuple[str, ...]:
+        """Pairs compared by their signatures, in ranges of ranks that have about as many pairs."""
+        counts = np.sum([Bundle(self._work, name).array("pairs_index") for name in groups], axis=0).tolist()
+        bounds, last = [0], 0
+        for k in range(1, 1 << RANK_BITS):
+            if counts[k + 1] - last > _PAIRS_PER_TASK:
+                bounds, last = [*bounds, k], counts[k]
+        ranges = list(zip(bounds, [*bounds[1:], 1 << RANK_BITS], strict=True))
+        stage = self._in.stage.model_dump(mode="json", include={"threshold", "verify"})
+        made = [self._in.fingerprint, stage, self._digest(*groups), exchange.keys, self._n_rows]
+        steps = []
+        for n, (start, stop) in enumerate(ranges):
+            name = artifact_name("verified", fingerprint("verify", made, start, stop))
+            call = VerifyCall(exchange, groups, start, stop, name)
+            steps.append(
+                self._step(f"verify {n + 1}/{len(ranges)}", "dedup:verify_pairs", call, name, "candidates")
+            )
+        self._run_steps(self._phase, steps)
+        return tuple(step.artifact for step in steps)
+
+    def _join(
+        self,
+        exchange: Exchange,
+        groups: tuple[str, ...],
+        verified: tuple[str, ...],
+        exact: tuple[str, ...],
+        undecided: tuple[str, ...],
+    ) -> str:
+        made = [self._digest(*names) for names in (groups, verified, exact)]
+        stage = self._in.stage.model_dump(mode="json", exclude={"optional"})
+        name = artifact_name("joined", fingerprint("join", self._in.stage.version, stage, made, self._where))
+        call = JoinCall(exchange, groups, verified, exact, undecided, self._places, name)
+        attempt = f"join {len(undecided) + 1}" if undecided else "join"
+        return self._one(self._step(attempt, "dedup:join_groups", call, name, "groups or rows"))
+
+    def _compare(self, exchange: Exchange, undecided: str) -> tuple[str, ...]:
+        """Exact similarities of the pairs that `undecided` names; reads the pieces that hold them."""
+        bundle = Bundle(self._work, undecided)
+        steps = []
+        for piece, numbers in enumerate(self._numbers_by_piece()):
+            found = [(k, n) for k, n in enumerate(numbers) if f"rows/{n}" in bundle]
+            if not found:
+                continue
+            rows = [[self._in.digests[n], bundle.section_digest(f"rows/{n}")] for _, n in found]
+            name = artifact_name("shingles", fingerprint("shingles", self._in.fingerprint, rows))
+            call = ShinglesCall(self._in.index, self._in.pieces[piece], undecided, tuple(found), name)
+            task = f"shingles {self._in.pieces[piece].name}"
+            weight = self._in.pieces[piece].n_bytes
+            steps.append(self._step(task, "exact:list_shingles", call, name, "undecided pairs", weight))
+            self._shingles += [(n, name, k) for k, n in found]
+        self._run_steps(self._phase, steps)
+        shingles = tuple(self._shingles)
+        made = [self._digest(undecided), self._digest(*(name for _, name, _ in shingles))]
+        pairs = int(bundle.meta["n_undecided"])
+        compares = []
+        for start in range(0, pairs, _EXACT_PAIRS_PER_TASK):
+            stop = min(start + _EXACT_PAIRS_PER_TASK, pairs)
+            name = artifact_name("exact", fingerprint("exact", made, start, stop))
+            call_exact = ExactCall(exchange, undecided, shingles, start, stop, name)
+            compares.append(
+                self._step(
+                    f"compare {start:,}", "exact:exact_similarities", call_exact, name, "undecided pairs"
+                )
+            )
+        self._run_steps(self._phase, compares)
+        return tuple(step.artifact for step in compares)
+
+    def _numbers_by_piece(self) -> list[list[int]]:
+        numbers: list[list[int]] = [[] for _ in self._in.pieces]
+        for number, refs in enumerate(self._in.segments):
+            numbers[refs.piece].append(number)
+        return numbers
