@@ -24,7 +24,7 @@ def iter_rows(
     Raises BadShard where the shard can't be read that far.
     """
     last = max((segment, int(rows[-1])) for segment, rows in wanted.items() if len(rows))
-    chosen = _parquet_rows if piece.format == "parquet" else _jsonl_rows
+    chosen = _jsonl_rows if piece.format == "jsonl" else _table_rows
     for segment, after, rows, texts, n_bytes in chosen(piece, spec, wanted):
         yield segment, rows, texts, n_bytes
         if (segment, after - 1) >= last:
@@ -45,7 +45,7 @@ def _jsonl_rows(piece: Piece, spec: ReadSpec, wanted: Mapping[int, np.ndarray]) 
         yield block.segment, after, rows, texts, block.n_bytes
 
 
-def _parquet_rows(piece: Piece, spec: ReadSpec, wanted: Mapping[int, np.ndarray]) -> _Rows:
+def _table_rows(piece: Piece, spec: ReadSpec, wanted: Mapping[int, np.ndarray]) -> _Rows:
     for batch in iter_piece(piece, dataclasses.replace(spec, id=None)):
         after = batch.first_row + batch.n_rows
         rows = _between(wanted.get(batch.segment), batch.first_row, after)
