@@ -336,6 +336,10 @@ def test_which_copy_is_kept(run, tmp_path):
         "plan", corpora.write_recipe(tmp_path, [{"use": "exact_dedup", "keep": {"best": "n_chars"}}])
     )
     assert (code, "no earlier stage adds the column 'n_chars'" in err) == (2, True)
+    code, _, err = corpora.cli(
+        "plan", corpora.write_recipe(tmp_path, [{"use": "exact_dedup", "keep": {"latest": "date"}}])
+    )
+    assert (code, "keep.latest: unknown key 'latest'. Did you mean 'best'?" in err) == (2, True)
 
 
 def test_the_size_of_a_cluster_is_a_column_for_later_stages(tmp_path, serial):

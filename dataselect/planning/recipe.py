@@ -434,8 +434,10 @@ def _dereference(schema: dict[str, Any], whole: dict[str, Any]) -> dict[str, Any
 
 
 def _field_names(cls: type[BaseModel], loc: Sequence[Any]) -> list[str]:
-    schema = _schema_at(cls, loc)
-    return list((schema or {}).get("properties", {}))
+    whole = cls.model_json_schema()
+    schema = _schema_at(cls, loc) or {}
+    members = [_dereference(member, whole) for member in schema.get("anyOf", [])]  # of a union
+    return [name for part in (schema, *members) for name in part.get("properties", {})]
 
 
 def _near(name: str, names: Any) -> str:
