@@ -9,16 +9,19 @@ import pytest
 import dataselect
 from dataselect.report import stageview
 from dataselect.stages import KINDS, registry
-from dataselect.stages.base import DedupStage, FittedStage, MapStage, SelectStage
+from dataselect.stages.base import ColumnStage, DedupStage, FittedStage, MapStage, SelectStage
 
 STAGES = {
     "exact_dedup": DedupStage,
     "fasttext_label": MapStage,
     "fasttext_quality": MapStage,
+    "filter": ColumnStage,
+    "join_scores": ColumnStage,
     "length_filter": MapStage,
     "minhash_dedup": DedupStage,
     "ngram_importance": FittedStage,
     "select": SelectStage,
+    "url_filter": ColumnStage,
 }
 
 
