@@ -110,7 +110,8 @@ def test_nesting_that_python_cannot_follow(tmp_path):
     assert columns == {"a": ["s", "1"], "b": [1, None]}
 
 
-def test_parquet_columns_of_every_type(tmp_path):
+@pytest.mark.parametrize("form", ["parquet", "arrow"])
+def test_columns_of_tables_of_every_type(tmp_path, form):
     table = pa.table({
         "text": ["x", "y", None, "z"],
         "i": pa.array([1, None, 3, 4], pa.int16()),
@@ -124,7 +125,11 @@ def test_parquet_columns_of_every_type(tmp_path):
         "meta": pa.array([{"x": 1}, None, {"x": 3}, {"x": None}]),
         "a.b": pa.array(["dotted"] * 4),
     })  # fmt: skip
-    pq.write_table(table, tmp_path / "a.parquet", row_group_size=3)
+    if form == "parquet":
+        pq.write_table(table, tmp_path / "a.parquet", row_group_size=3)
+    else:
+        with pa.ipc.new_stream(tmp_path / "a.arrow", table.schema) as writer:
+            writer.write_table(table, max_chunksize=3)
     kinds = {
         "i": ("number", [1, None, 4], 0),
         "f": ("number", [1.5, None, None], 0),
@@ -140,7 +145,7 @@ def test_parquet_columns_of_every_type(tmp_path):
         "gone": ("bool", [None] * 3, 0),
     }
     specs = [FieldSpec(name, kind) for name, (kind, _, _) in kinds.items()]
-    piece = Piece((source(tmp_path / "a.parquet"),), "parquet", "none")
+    piece = Piece((source(tmp_path / f"a.{form}"),), form, "none")
     spec = ReadSpec("text", None, 1 << 20, 1 << 30, 2)
     batches = [batch for batch in iter_piece(piece, spec, fields=specs) if len(batch.rows)]
     for name, (_, values, misfits) in kinds.items():
