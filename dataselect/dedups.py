@@ -15,7 +15,7 @@ from dataselect.core.pieces import Piece
 from dataselect.engine.dedup import RANK_BITS, GroupCall, JoinCall, RankCall, VerifyCall
 from dataselect.engine.docs import MAX_DOCS, Exchange, Places
 from dataselect.engine.exact import ExactCall, ShinglesCall
-from dataselect.engine.resolve import SegmentRefs
+from dataselect.engine.inputs import SegmentRefs
 from dataselect.engine.tasks import Task
 from dataselect.io.bundle import Bundle
 from dataselect.io.store import Store

@@ -31,15 +31,17 @@ from dataselect.engine.shared import SharedEngine
 from dataselect.engine.tasks import Engine
 from dataselect.engine.write import add_ledgers
 from dataselect.io.bundle import Bundle, BundleWriter
+from dataselect.io.fields import FieldSpec
 from dataselect.io.reader import ReadSpec
 from dataselect.io.store import LocalStore, Store, store_at
 from dataselect.planning.decisions import Decisions, load_last, save_last
+from dataselect.planning.fields import check_fields
 from dataselect.planning.preflight import check_columns
 from dataselect.planning.reads import plan_reads, why_read_again
 from dataselect.planning.recipe import Recipe, load_recipe
 from dataselect.planning.shards import cut_pieces, list_shards, sample_pieces
 from dataselect.publish import Publisher, check_folder, locked, read_manifest
-from dataselect.stages.base import DedupStage, FittedStage, SelectStage, Stage
+from dataselect.stages.base import ORDINAL, DedupStage, FittedStage, SelectStage, Stage
 from dataselect.walk import Inputs, PieceState, WaitsFor, Walk
 
 ENGINES = ("local", "ray", "shared")
@@ -234,11 +236,16 @@ def _prepare(recipe: Recipe, *, sample: float | None, rehash: bool) -> Prepared:
     for spec in recipe.stages:
         spec.stage.check_files()
     check_columns(shards, recipe.input, recipe.output)
+    columns = {name for spec in recipe.stages for name in spec.stage.output_columns()}
+    check_fields(shards, recipe.fields, columns)
     pieces = cut_pieces(shards, recipe.input.piece_bytes, stop_at_bad=recipe.input.on_bad_shard == "stop")
     _check_names(pieces)
     share = 1.0
     stages = [spec.stage for spec in recipe.stages]
     if sample is not None:
+        for spec in recipe.stages:
+            if ORDINAL in spec.stage.input_columns():
+                raise RecipeError(f"--sample: {spec.use} joins rows by their order, so it needs all of them")
         chosen, share = sample_pieces(pieces, sample)
         pieces = [pieces[i] for i in chosen]
         stages = [stage.scaled(sample) if isinstance(stage, SelectStage) else stage for stage in stages]
@@ -257,6 +264,7 @@ def _prepare(recipe: Recipe, *, sample: float | None, rehash: bool) -> Prepared:
         on_bad_shard=recipe.input.on_bad_shard,
         bad_rows_allowed=recipe.input.bad_rows_allowed,
         rehash=rehash,
+        fields=tuple(FieldSpec(use.name, use.type) for use in recipe.fields),
     )
     return Prepared(recipe, inputs, work, output, Decisions(load_last(work, output.url)))
 
@@ -538,6 +546,7 @@ def _report(prepared: Prepared, walk: Walk, figures: Figures, outcome: Outcome) 
         "quarantined": ledger["quarantined"],
         "bad_shards": walk.bad_shards,
         "funnel": funnel,
+        "field_misfits": walk.field_misfits(),
         "left_out": prepared.recipe.left_out,
         "reads_of_text": len(_reads(prepared.inputs)),
         "dedups": [walk.dedup_figures(i) for i in sorted(walk.dedup_artifacts)],
@@ -613,7 +622,7 @@ def _scratch_bytes(prepared: Prepared, walk: Walk) -> int:
     """About what the work folder grows by: base columns, scores, keys, samples of pieces not yet read."""
     new = [state for state in walk.pieces if not state.complete]
     text = sum(state.piece.text_bytes for state in new)
-    per_row = 41 + (40 + 16 if prepared.inputs.job.read.id else 0)
+    per_row = 41 + (40 + 16 if prepared.inputs.job.read.id else 0) + 20 * len(prepared.inputs.fields)
     for stage in prepared.inputs.stages:
         per_row += 9 * len(stage.output_columns())
         per_row += stage.bytes_per_doc() if isinstance(stage, DedupStage) else 0

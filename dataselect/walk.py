@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, cast
 
 from dataselect.core.errors import BadShard, DataselectError
@@ -14,9 +14,12 @@ from dataselect.core.keys import artifact_name, column_name, identity_name
 from dataselect.core.listener import Listener
 from dataselect.core.pieces import Piece, Segment, usual_text_bytes
 from dataselect.dedups import DedupInputs, DedupPhases, Step
+from dataselect.engine.inputs import SegmentRefs
 from dataselect.engine.job import Context, Job
+from dataselect.engine.lookup import LookUpCall
 from dataselect.engine.read import (
     BASE,
+    FIELD,
     Call,
     IdentifyCall,
     ReadCall,
@@ -25,17 +28,27 @@ from dataselect.engine.read import (
     identify_piece,
 )
 from dataselect.engine.reduce import FitCall, MaskCall, PrepareCall, SelectCall
-from dataselect.engine.resolve import SegmentRefs
 from dataselect.engine.tasks import Engine, Task
 from dataselect.engine.write import WriteCall, record_name
 from dataselect.io.bundle import Bundle
+from dataselect.io.fields import FieldSpec
 from dataselect.io.store import Store
 from dataselect.planning.decisions import Decisions
 from dataselect.planning.reads import ReadPlan
-from dataselect.stages.base import DedupStage, FittedStage, SelectStage, Stage
+from dataselect.stages.base import (
+    ORDINAL,
+    PLACE_COLUMNS,
+    ColumnStage,
+    DedupStage,
+    FittedStage,
+    SelectStage,
+    Stage,
+)
 
 BASE_VERSION = 1
 WRITE_VERSION = 3
+FIELD_VERSION = 1
+_SMALL_BYTES = 1 << 10  # of a model's arrays that the coordinator reads
 
 
 class WaitsFor(Exception):
@@ -79,6 +92,8 @@ class Inputs:
     on_bad_shard: str
     bad_rows_allowed: Callable[[int], int]
     rehash: bool
+    fields: tuple[FieldSpec, ...] = ()
+    """Input fields that some stage asks for."""
 
 
 def _in_shard(piece: Piece, shard_rows: Sequence[int], row: int) -> tuple[str, int]:
@@ -135,6 +150,8 @@ class Walk:
                     self._dedup(i)
                 elif isinstance(self._in.stages[i], SelectStage):
                     self._select(i)
+                elif self._looks_up(i):
+                    self._look_up_columns(i)
 
     def _read_bounds(self) -> list[int]:
         """Read k holds the stages from item k to before item k + 1."""
@@ -154,6 +171,8 @@ class Walk:
                     steps.append((f"dedup {self._label(i)}", 3))
                 elif isinstance(self._in.stages[i], SelectStage):
                     steps.append((f"select {self._label(i)}", 2))
+                elif self._looks_up(i):
+                    steps.append((f"look up {self._label(i)}", len(self._in.pieces)))
         return [*steps, ("write", len(self._in.pieces))]
 
     def _phase(self, name: str, planned: Sequence[Planned], *, blocks: bool = True) -> list[Any]:
@@ -295,9 +314,20 @@ class Walk:
             read_spec.max_row_bytes,
             self._in.job.sample_share,
         )
-        calls = [Call(BASE, "base", base)] if number == 0 else []
+        chains = {
+            spec.name: fingerprint(base, "field", FIELD_VERSION, asdict(spec)) for spec in self._in.fields
+        }
+        calls = []
+        if number == 0:
+            fields = [Call(FIELD, "field", chains[spec.name], field=spec) for spec in self._in.fields]
+            calls = [Call(BASE, "base", base), *fields]
         filters: list[str] = []
         for i, role in read.roles:
+            if role == "rules":
+                read_fields = [chains.get(name) for name in self._in.stages[i].input_columns()]
+                calls.append(Call(i, role, ""))
+                filters.append(fingerprint(self._in.stage_fingerprints[i], self._decide[i], read_fields))
+                continue
             model = None if role == "sample" else self.model_artifacts.get(i)
             digest = self._model_digests.get(i) if model else None
             share = self._sample_share(i) if role == "sample" else 1.0
@@ -340,7 +370,7 @@ class Walk:
         planned = []
         for state in states:
             segments = self._segment_calls(state, mask)
-            names = [name for s in segments for name in artifact_names(calls, s)]
+            names = [name for s in segments for name in artifact_names(calls, s) if name]
             done = state.complete and all(name in self._existing for name in names)
             call = ReadCall(state.piece, calls, segments, state.complete)
             parts = {
@@ -361,7 +391,11 @@ class Walk:
         bundle = Bundle(self._work, mask)
         first = self._first_number[id(state)]
         return tuple(
-            SegmentCall(s.digest, (mask, f"alive/{first + k}", bundle.section_digest(f"alive/{first + k}")))
+            SegmentCall(
+                s.digest,
+                (mask, f"alive/{first + k}", bundle.section_digest(f"alive/{first + k}")),
+                self._reaching(first + k),
+            )
             for k, s in enumerate(state.segments)
         )
 
@@ -383,6 +417,8 @@ class Walk:
         first_bad = ""
         for ordinal, state in enumerate(self.pieces):
             self._first_number[id(state)] = len(self._refs)
+            shards = tuple(shard.name for shard in state.piece.shards)
+            first_ordinal = n_rows
             for segment in state.segments:
                 base = column_name(calls[0].chain, segment.digest)
                 meta = Bundle(self._work, base).meta
@@ -391,7 +427,9 @@ class Walk:
                     bad = Bundle(self._work, base).table("bad").slice(0, 1).to_pylist()[0]
                     shard, row = _in_shard(state.piece, meta["shard_rows"], bad["row"])
                     first_bad = f"{shard}: row {row}: {bad['reason']}: {bad['detail']}"
-                self._refs.append(SegmentRefs(ordinal, segment.index, segment.n_rows, base))
+                place = (shards, state.piece.part, n_rows - segment.n_rows - first_ordinal)
+                refs = SegmentRefs(ordinal, segment.index, segment.n_rows, base, {}, {}, {}, *place)
+                self._refs.append(replace(refs, first_ordinal=n_rows - segment.n_rows))
                 self._shard_rows.append(meta["shard_rows"])
                 self._barrier_digests.append({})
         allowed = self._in.bad_rows_allowed(n_rows)
@@ -410,6 +448,8 @@ class Walk:
                         self._sample_names.setdefault(c.stage, []).append(name)
                     elif c.role in ("columns", "keys"):
                         self._refs[number].columns[c.stage] = name
+                    elif c.field is not None:
+                        self._refs[number].fields[c.field.name] = name
                 number += 1
 
     # Barriers ----------------------------------------------------------------------------------------------
@@ -420,13 +460,21 @@ class Walk:
         stages = [
             [refs.columns.get(i), self._decide[i], self._barrier_digests[number].get(i)] for i in range(upto)
         ]
-        return [refs.base, stages]
+        names = {name for stage in self._in.stages[:upto] for name in stage.input_columns()}
+        return [refs.base, stages, self._fields_and_place(refs, names)]
+
+    @staticmethod
+    def _fields_and_place(refs: SegmentRefs, names: Collection[str]) -> list[Any]:
+        """What stages that read these columns depend on, besides base columns and those of stages."""
+        fields = [refs.fields[name] for name in sorted(names) if name in refs.fields]
+        place = [refs.shards, refs.part, refs.first_row] if PLACE_COLUMNS.intersection(names) else None
+        return [fields, place, refs.first_ordinal if ORDINAL in names else None]
 
     def _reaching(self, number: int) -> SegmentRefs:
         """Refs without the keys of dedups, which are no columns."""
         refs = self._refs[number]
         columns = {i: n for i, n in refs.columns.items() if not isinstance(self._in.stages[i], DedupStage)}
-        return SegmentRefs(refs.piece, refs.index, refs.n_rows, refs.base, columns, dict(refs.barriers))
+        return replace(refs, columns=columns, barriers=dict(refs.barriers))
 
     def _all_reaching(self) -> tuple[SegmentRefs, ...]:
         return tuple(self._reaching(number) for number in range(len(self._refs)))
@@ -455,7 +503,14 @@ class Walk:
         mask = self._mask(i, phase)
         scored = stage.input_columns()
         column_stage = self.column_stages()[scored[0]] if scored else None
-        score = None if column_stage is None else (column_stage, self._column_digests(column_stage))
+        score = (
+            None
+            if column_stage is None
+            else (
+                column_stage,
+                [self._column_digest(number, column_stage) for number in range(len(self._refs))],
+            )
+        )
         segments = self._all_reaching()
         given = DedupInputs(
             index=i,
@@ -486,22 +541,22 @@ class Walk:
             [Planned(s.task, s.artifact, s.parts, s.artifact in self._existing, s.weight) for s in steps],
         )
 
-    def _column_digests(self, stage: int) -> list[str]:
-        """What decides the values of a stage's columns, for every segment."""
-        digests = zip(self._refs, self._barrier_digests, strict=True)
-        return [refs.columns[stage] if stage in refs.columns else d[stage] for refs, d in digests]
+    def _column_digest(self, number: int, stage: int) -> str:
+        """What decides the values of a stage's columns over a segment."""
+        columns = self._refs[number].columns
+        return columns[stage] if stage in columns else self._barrier_digests[number][stage]
 
     def _select(self, i: int) -> None:
         stage = self._in.stages[i]
         assert isinstance(stage, SelectStage)
         phase = f"select {self._label(i)}"
         mask = self._mask(i, phase)
-        added_by = self.column_stages()
-        column_stages = {name: added_by[name] for name in stage.input_columns()}
-        scored = sorted(set(column_stages.values()))
-        models = tuple((s, self.model_artifacts[s]) for s in scored if s in self.model_artifacts)
+        stages = self.column_stages()
+        scored = sorted({stages[name] for name in stage.input_columns() if name in stages})
+        fitted = [s for s in scored if isinstance(self._in.stages[s], FittedStage)]
+        models = tuple((s, self.model_artifacts[s]) for s in fitted if s in self.model_artifacts)
         segments = self._all_reaching()
-        scores = [self._column_digests(s) for s in scored]
+        scores = [self._input_artifacts(number, stage) for number in range(len(segments))]
         frozen = self._in.given_models.get(i)
         key = fingerprint(
             "select",
@@ -512,11 +567,63 @@ class Walk:
             self._digest(frozen) if frozen else None,
         )
         name = artifact_name("selected", key)
-        call = SelectCall(i, tuple(column_stages.items()), models, segments, mask, frozen, name)
+        call = SelectCall(i, models, segments, mask, frozen, name)
         parts = {"parameters": self._in.stage_fingerprints[i], "scores or rows that reach it": key}
         self._one(phase, phase, "reduce:select_rows", call, name, parts)
         self.model_artifacts[i] = name
         self._set_barrier(i, name, ("keep",))
+
+    def _input_artifacts(self, number: int, stage: Stage) -> list[Any]:
+        """What decides the stage's input columns over a segment; base columns are in its `base`."""
+        names, stages = stage.input_columns(), self.column_stages()
+        decided = [self._column_digest(number, stages[name]) for name in names if name in stages]
+        return [names, decided, self._fields_and_place(self._refs[number], names)]
+
+    def field_misfits(self) -> dict[str, int]:
+        """For every input field that was read: how many values are of another type."""
+        counts = dict.fromkeys((spec.name for spec in self._in.fields), 0)
+        for refs in self._refs:
+            for name, artifact in refs.fields.items():
+                counts[name] += Bundle(self._work, artifact).meta["n_misfits"]
+        return counts
+
+    def _looks_up(self, i: int) -> bool:
+        stage = self._in.stages[i]
+        return isinstance(stage, ColumnStage) and bool(stage.output_columns())
+
+    def _look_up_columns(self, i: int) -> None:
+        """Columns from columns: one task a piece, which opens no shard."""
+        stage = self._in.stages[i]
+        assert isinstance(stage, ColumnStage)
+        phase = f"look up {self._label(i)}"
+        mask = self._mask(i, phase)
+        masks = Bundle(self._work, mask)
+        model, planned = self.model_artifacts.get(i), []
+        for state in self.pieces:
+            first = self._first_number[id(state)]
+            segments = tuple(self._reaching(first + k) for k in range(len(state.segments)))
+            names = []
+            for k, refs in enumerate(segments):
+                alive = masks.section_digest(f"alive/{first + k}")
+                inputs = [refs.base, self._input_artifacts(first + k, stage), alive]
+                names.append(
+                    artifact_name("columns", fingerprint("look up", self._in.stage_fingerprints[i], inputs))
+                )
+                self._refs[first + k].columns[i] = names[-1]
+            call = LookUpCall(i, segments, first, mask, model, tuple(names))
+            parts = {
+                "parameters or files": self._in.stage_fingerprints[i],
+                "columns or rows": fingerprint(names),
+            }
+            task = Task(f"{phase} {state.piece.name}", "lookup:look_up_piece", call)
+            done = all(name in self._existing for name in names)
+            planned.append(Planned(task, "", parts, done))
+        self._phase(phase, planned)
+        counts: Counter[str] = Counter()
+        for refs in self._refs:
+            counts.update(Bundle(self._work, refs.columns[i]).meta["counts"])
+        small = {} if model is None else Bundle(self._work, model).arrays(_SMALL_BYTES)
+        stage.check_counts(counts, small)
 
     def column_stages(self) -> dict[str, int]:
         """Column name -> index of the stage that adds it."""

@@ -176,6 +176,7 @@ KEYWORDS = {
     "enum": lambda value, options, schema, root: check(value in options, value, schema),
     "const": lambda value, constant, schema, root: check(value == constant, value, schema),
     "pattern": compares(lambda value, pattern: re.search(pattern, value), str),
+    "minLength": compares(lambda value, limit: len(value) >= limit, str),
     "minItems": compares(lambda value, limit: len(value) >= limit, (list, tuple)),
     "maxItems": compares(lambda value, limit: len(value) <= limit, (list, tuple)),
     "minimum": compares(lambda value, limit: value >= limit),

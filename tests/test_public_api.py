@@ -9,16 +9,19 @@ import pytest
 import dataselect
 from dataselect.report import stageview
 from dataselect.stages import KINDS, registry
-from dataselect.stages.base import DedupStage, FittedStage, MapStage, SelectStage
+from dataselect.stages.base import ColumnStage, DedupStage, FittedStage, MapStage, SelectStage
 
 STAGES = {
     "exact_dedup": DedupStage,
     "fasttext_label": MapStage,
     "fasttext_quality": MapStage,
+    "filter": ColumnStage,
+    "join_scores": ColumnStage,
     "length_filter": MapStage,
     "minhash_dedup": DedupStage,
     "ngram_importance": FittedStage,
     "select": SelectStage,
+    "url_filter": ColumnStage,
 }
 
 
@@ -31,7 +34,7 @@ def test_all_is_the_public_surface_and_sorted():
 
 def test_run_and_plan_have_the_documented_parameters():
     assert list(inspect.signature(dataselect.run).parameters) == [
-        "recipe", "workers", "sets", "sample", "rehash", "listener",
+        "recipe", "workers", "sets", "sample", "rehash", "engine", "address", "listener",
     ]  # fmt: skip
     assert list(inspect.signature(dataselect.plan).parameters) == ["recipe", "sets", "rehash"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,14 @@ import pyarrow as pa
 from dataselect.core.errors import DataselectError
 from dataselect.io.batch import BadRow, TextBatch
 from dataselect.io.bundle import Bundle, BundleWriter
-from dataselect.stages.base import Columns, DedupKeys, Stage, Texts
+from dataselect.stages.base import Columns, DedupKeys, Texts
 
 INDEX_BITS = 10
 """An exchange file's keys are indexed by their top bits: a reader of one partition reads one range."""
+
+
+VECTOR = "list<float32>"
+"""Type of a column of vectors, which has no alias in Arrow."""
 
 
 def pack(mask: np.ndarray) -> np.ndarray:
@@ -124,19 +129,20 @@ def describe_texts(texts: pa.Array, ids: pa.Array | None) -> dict[str, np.ndarra
 class ColumnSink:
     """Columns of a MapStage or a FittedStage over a segment; rows it never saw are null."""
 
-    def __init__(self, stage: Stage) -> None:
-        """Types are those of its output_columns, so that no batch's values decide one."""
-        self._stage = stage.use
-        self._types = {name: pa.type_for_alias(alias) for name, alias in stage.output_columns().items()}
+    def __init__(self, use: str, types: Mapping[str, str]) -> None:
+        """Types are those of the stage's output_columns, so that no batch's values decide one."""
+        self._stage = use
+        self._types = {name: _arrow_type(alias) for name, alias in types.items()}
         self._rows: list[np.ndarray] = []
         self._columns: list[dict[str, pa.Array]] = []
+        self.n_misfits = 0
 
     def is_empty(self) -> bool:
         """Whether no batch has come yet."""
         return not self._rows
 
-    def add(self, rows: np.ndarray, columns: Columns) -> dict[str, Any]:
-        """Columns of these rows of the segment; returns them as they will be read back from the artifact.
+    def add(self, rows: np.ndarray, columns: Columns) -> dict[str, pa.Array]:
+        """Columns of these rows of the segment; returns them as they will be stored.
 
         DataselectError where they are not the declared ones, or not of one value a row.
         """
@@ -153,7 +159,7 @@ class ColumnSink:
                 )
         self._rows.append(rows)
         self._columns.append(typed)
-        return as_columns(pa.table(typed))
+        return typed
 
     def write(self, writer: BundleWriter, n_rows: int) -> dict[str, Any]:
         rows = _concat(self._rows, np.int64)
@@ -161,7 +167,7 @@ class ColumnSink:
         names = self._columns[0] if self._columns else {}
         joined = {name: pa.concat_arrays([columns[name] for columns in self._columns]) for name in names}
         writer.add_table("columns", pa.table({name: array.take(take) for name, array in joined.items()}))
-        return {"n_rows": n_rows, "n_computed": len(rows)}
+        return {"n_rows": n_rows, "n_computed": len(rows), "n_misfits": self.n_misfits}
 
 
 class KeySink:
@@ -227,6 +233,10 @@ class SampleSink:
         )
         writer.add_table("sample", table)
         return {"n_rows": n_rows, "n_sampled": len(table)}
+
+
+def _arrow_type(alias: str) -> pa.DataType:
+    return pa.list_(pa.float32()) if alias == VECTOR else pa.type_for_alias(alias)
 
 
 def empty_texts() -> Texts:

@@ -19,8 +19,8 @@ from dataselect.core.clock import Clock
 from dataselect.core.errors import DataselectError
 from dataselect.engine.columns import INDEX_BITS, pack
 from dataselect.engine.docs import DocNames, Docs, Exchange, Places, packed, unpacked
+from dataselect.engine.inputs import SegmentRefs, stage_column
 from dataselect.engine.job import Context, figures
-from dataselect.engine.resolve import SegmentRefs, stage_column
 from dataselect.engine.survivors import Rule, rule_of
 from dataselect.io.bundle import Bundle, BundleWriter
 from dataselect.stages.base import BAND_BITS, DedupStage, KeepBy, NearDedupStage

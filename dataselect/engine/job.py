@@ -69,11 +69,17 @@ class Context:
     job: Job
     report: Callable[[int, int], None] = field(default=lambda n_docs, n_bytes: None)
     """Called with documents and text bytes done since the last call."""
+    _models: dict[str, Model] = field(default_factory=dict)
 
     @cached_property
     def stages(self) -> list[Stage]:
         """The recipe's stages."""
         return [call.make() for call in self.job.stages]
+
+    @cached_property
+    def column_stages(self) -> dict[str, int]:
+        """Column name -> index of the stage that adds it."""
+        return {name: i for i, stage in enumerate(self.stages) for name in stage.output_columns()}
 
     @cached_property
     def work(self) -> Store:
@@ -91,7 +97,11 @@ class Context:
 
     def model(self, name: str | None) -> Model:
         """All arrays of a prepared or fitted artifact, mapped; empty for None."""
-        return {} if name is None else self.bundle(name).arrays()
+        if name is None:
+            return {}
+        if name not in self._models:  # kept, because opening one verifies its digest
+            self._models[name] = self.bundle(name).arrays()
+        return self._models[name]
 
     def commit(self, name: str, fill: Callable[[BundleWriter], dict[str, Any]]) -> str:
         """Write an artifact; `fill` adds its sections and returns its meta. Returns its digest."""

@@ -3,6 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
+import dataselect.engine.lookup
 import dataselect.engine.read
 import dataselect.engine.reduce
 import dataselect.engine.write

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, cast
 
 import numpy as np
+import pyarrow as pa
 
 from dataselect.core.clock import Clock
 from dataselect.core.errors import BadShard
@@ -28,14 +29,16 @@ from dataselect.engine.columns import (
     empty_texts,
     unpack,
 )
+from dataselect.engine.inputs import SegmentRefs, input_columns
 from dataselect.engine.job import Context, figures
 from dataselect.io.batch import TextBatch
+from dataselect.io.fields import FieldSpec
 from dataselect.io.reader import iter_piece
-from dataselect.stages.base import DedupKeys, DedupStage, FittedStage, Stage, Texts
+from dataselect.stages.base import Columns, DedupKeys, DedupStage, FittedStage, Stage, Texts
 from dataselect.stages.draws import uniform_draws
 
-BASE = -1
-"""Stands for the base columns among stage indices."""
+BASE, FIELD = -1, -2
+"""Stand for the base columns and for an input field among stage indices."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,13 @@ class Call:
     stage: int
     """Index in the recipe, or BASE."""
     role: str
-    """'base', 'columns', 'keys' or 'sample'."""
+    """'base', 'field', 'columns', 'rules', 'keys' or 'sample'; 'rules' makes no artifact."""
     chain: str
     """What the artifact's name depends on besides the segment; see keys.column_name."""
     model: str | None = None
     """Artifact with the stage's prepared or fitted model."""
     sample_share: float = 1.0
+    field: FieldSpec | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,8 @@ class SegmentCall:
     digest: str
     alive: tuple[str, str, str] | None = None
     """(artifact, section, digest) of the mask of rows that enter the read; None: all good rows."""
+    refs: SegmentRefs | None = None
+    """Artifacts of earlier reads, where there were any."""
 
 
 @dataclass(frozen=True)
@@ -88,9 +94,9 @@ def read_piece(context: Context, call: ReadCall) -> dict[str, Any]:
 
 
 def artifact_names(calls: tuple[Call, ...], segment: SegmentCall) -> list[str]:
-    """Artifact of each call over a segment, in order."""
+    """Artifact of each call over a segment, in order; an empty name where there is none."""
     alive = ALL_ROWS if segment.alive is None else segment.alive[2]
-    return [column_name(c.chain, segment.digest, alive) for c in calls]
+    return ["" if c.role == "rules" else column_name(c.chain, segment.digest, alive) for c in calls]
 
 
 class _PieceReader:
@@ -108,7 +114,8 @@ class _PieceReader:
             self._segments.append(self._stored_segment(known[skip]))
             skip += 1
         writer: _SegmentWriter | None = None
-        for batch in iter_piece(self._call.piece, self._context.job.read, skip, clock=self._clock):
+        read, fields = self._context.job.read, self._fields(skip)
+        for batch in iter_piece(self._call.piece, read, skip, clock=self._clock, fields=fields):
             writer = writer or self._open_segment(len(self._segments))
             writer.add(batch)
             self._count(batch)
@@ -124,13 +131,22 @@ class _PieceReader:
             self._remember(complete=True)
         return result | figures(self._clock)
 
+    def _fields(self, skip: int) -> list[FieldSpec]:
+        """The input fields to read: those that some segment lacks."""
+        calls = self._call.calls
+        lacking = set(range(len(calls)))
+        if self._call.complete:
+            lacking = set().union(*(self._missing(i) for i in range(skip, len(self._call.segments))))
+        return [c.field for i, c in enumerate(calls) if c.field is not None and i in lacking]
+
     def _missing(self, index: int) -> set[int]:
         names = artifact_names(self._call.calls, self._call.segments[index])
-        return {i for i, name in enumerate(names) if self._context.work.stat(name) is None}
+        return {i for i, name in enumerate(names) if name and self._context.work.stat(name) is None}
 
     def _open_segment(self, index: int) -> _SegmentWriter:
         known = self._call.segments[index] if index < len(self._call.segments) else None
-        missing = set(range(len(self._call.calls))) if known is None else self._missing(index)
+        everything = {i for i, c in enumerate(self._call.calls) if c.role != "rules"}
+        missing = everything if known is None else self._missing(index)
         return _SegmentWriter(self._context, self._call, known, missing, self._models, self._clock)
 
     def _close(self, writer: _SegmentWriter, digest: str) -> None:
@@ -184,22 +200,29 @@ class _SegmentWriter:
             else context.bundle(known.alive[0]).array(known.alive[1])
         )
         self._alive_digest = ALL_ROWS if known is None or known.alive is None else known.alive[2]
-        self._sinks = {i: self._sink(c.stage, c.role) for i, c in enumerate(call.calls) if i in missing}
-        self._stored = {}
+        self._sinks = {i: self._sink(c) for i, c in enumerate(call.calls) if i in missing}
+        self._known = None if known is None else _known_refs(context, call.calls, known)
         last = max(missing, default=-1)
+        self._stored: dict[int, pa.Table] = {}
         for i, c in enumerate(call.calls[:last]):
             if i not in missing and c.role == "columns" and known is not None:
                 self._stored[i] = context.bundle(artifact_names(call.calls, known)[i]).table("columns")
+        rules = [context.stages[c.stage] for c in call.calls[:last] if c.role == "rules"]
+        self._wanted = {name for stage in rules for name in stage.input_columns()}
+        self._stored_inputs: dict[str, pa.Array] = {}
         self._last = last
         needs = any(call.calls[i].role in ("base", "sample") for i in missing)
         self._needs_keys = needs or (self._alive is None and context.job.sample_share < 1)
 
-    def _sink(self, stage: int, role: str) -> BaseSink | ColumnSink | KeySink | SampleSink:
-        if role == "base":
+    def _sink(self, call: Call) -> BaseSink | ColumnSink | KeySink | SampleSink:
+        if call.role == "base":
             return BaseSink(self._context.job.read.id is not None)
-        if role == "columns":
-            return ColumnSink(self._context.stages[stage])
-        return KeySink() if role == "keys" else SampleSink()
+        if call.field is not None:
+            return field_sink(call.field)
+        if call.role == "columns":
+            stage = self._context.stages[call.stage]
+            return ColumnSink(stage.use, stage.output_columns())
+        return KeySink() if call.role == "keys" else SampleSink()
 
     def add(self, batch: TextBatch) -> None:
         """Run the stages on one batch."""
@@ -210,12 +233,40 @@ class _SegmentWriter:
         if 0 in self._sinks and self._calls[0].role == "base":
             cast("BaseSink", self._sinks[0]).add(batch, arrays, alive)
         texts, rows = Texts(batch.texts, arrays.get("key")).take(alive), batch.rows[alive]
+        # Columns of the current rows that were computed here and that rules to come will ask for.
+        live = self._base_inputs(batch, arrays, alive)
         for i, call in enumerate(self._calls[: self._last + 1]):
-            if call.role != "base" and len(texts):
-                kept = self._run_stage(i, call, texts, rows)
-                self._clock.lap(f"{call.stage}:{self._context.stages[call.stage].use}")
-                if not kept.all():
-                    texts, rows = texts.take(kept), rows[kept]
+            if call.role == "base" or not len(texts):
+                continue
+            if call.field is not None:
+                self._add_field(i, call.field, batch, alive, live)
+                continue
+            kept = self._run_stage(i, call, texts, rows, live)
+            self._clock.lap(f"{call.stage}:{self._context.stages[call.stage].use}")
+            if not kept.all():
+                texts, rows = texts.take(kept), rows[kept]
+                live = {name: column.filter(pa.array(kept)) for name, column in live.items()}
+
+    def _base_inputs(
+        self, batch: TextBatch, arrays: dict[str, np.ndarray], alive: np.ndarray
+    ) -> dict[str, pa.Array]:
+        columns: dict[str, pa.Array] = {
+            name: pa.array(arrays[name]) for name in ("n_bytes", "n_words") if name in arrays
+        }
+        if batch.ids is not None:
+            columns["id"] = batch.ids
+        chosen = pa.array(alive)
+        return {name: column.filter(chosen) for name, column in columns.items() if name in self._wanted}
+
+    def _add_field(
+        self, i: int, spec: FieldSpec, batch: TextBatch, alive: np.ndarray, live: dict[str, pa.Array]
+    ) -> None:
+        sink = self._sinks.get(i)
+        if sink is None:
+            return
+        column = batch.fields[spec.name].filter(pa.array(alive))
+        cast("ColumnSink", sink).n_misfits += batch.misfits.get(spec.name, 0)
+        live |= cast("ColumnSink", sink).add(batch.rows[alive], {spec.name: column})
 
     def _enter(self, rows: np.ndarray, keys: np.ndarray | None) -> np.ndarray:
         """bool[n]: rows that take part in this read."""
@@ -228,7 +279,9 @@ class _SegmentWriter:
             else uniform_draws(keys, 0, "sample run") < share
         )
 
-    def _run_stage(self, i: int, call: Call, texts: Texts, rows: np.ndarray) -> np.ndarray:
+    def _run_stage(
+        self, i: int, call: Call, texts: Texts, rows: np.ndarray, live: dict[str, pa.Array]
+    ) -> np.ndarray:
         """Feed the stage's sink; returns which of the rows go on to the next stage of this read."""
         stage: Stage = self._context.stages[call.stage]
         sink = self._sinks.get(i)
@@ -237,27 +290,65 @@ class _SegmentWriter:
             sink.add(rows, DedupKeys(*cast("DedupStage", stage).dedup_keys(texts)))
         elif isinstance(sink, SampleSink):
             sink.add(rows, cast("FittedStage", stage).sample(texts, call.sample_share))
-        if call.role != "columns":
+        if call.role not in ("columns", "rules"):
             return everything
         # Rules see what the artifact holds, or a row could pass here and not where masks are made.
-        if isinstance(sink, ColumnSink):
-            columns = sink.add(rows, stage.columns(texts, self._models[call.stage]))
+        columns: dict[str, Any]
+        if call.role == "rules":
+            columns = {name: self._input(name, rows, live) for name in stage.input_columns()}
+        elif isinstance(sink, ColumnSink):
+            typed = sink.add(rows, stage.columns(texts, self._models[call.stage]))
+            live |= {name: column for name, column in typed.items() if name in self._wanted}
+            columns = as_columns(pa.table(typed))
         else:
             columns = as_columns(self._stored[i].take(rows))
         for broken in stage.keep(columns).values():
             everything &= ~broken
         return everything
 
+    def _input(self, name: str, rows: np.ndarray, live: dict[str, pa.Array]) -> pa.Array:
+        """A column of these rows, computed in this read or stored by an earlier one."""
+        if name in live:
+            return live[name]
+        if name not in self._stored_inputs:
+            refs = cast("SegmentRefs", self._known)
+            whole = np.ones(refs.n_rows, bool)
+            self._stored_inputs |= input_columns(self._context, refs, [name], whole)
+        return self._stored_inputs[name].take(pa.array(rows))
+
     def commit(self, digest: str) -> dict[str, Any]:
         """Write every missing artifact of the segment."""
         for i, sink in self._sinks.items():
             call = self._calls[i]
             if isinstance(sink, ColumnSink) and sink.is_empty():
-                stage = self._context.stages[call.stage]
-                sink.add(np.empty(0, np.int64), stage.columns(empty_texts(), self._models[call.stage]))
+                sink.add(np.empty(0, np.int64), self._no_columns(call))
             name = column_name(call.chain, digest, self._alive_digest)
             self._context.commit(name, partial(sink.write, n_rows=self._n_rows))
         return {"digest": digest, "n_rows": self._n_rows}
+
+    def _no_columns(self, call: Call) -> Columns:
+        """What the call gives for no document at all."""
+        if call.field is not None:
+            return {call.field.name: pa.array([], call.field.arrow_type)}
+        return self._context.stages[call.stage].columns(empty_texts(), self._models[call.stage])
+
+
+def field_sink(spec: FieldSpec) -> ColumnSink:
+    """Collects the column of an input field."""
+    return ColumnSink("input.fields", {spec.name: str(spec.arrow_type)})
+
+
+def _known_refs(context: Context, calls: tuple[Call, ...], known: SegmentCall) -> SegmentRefs | None:
+    """Artifacts of a segment that some call of its first read may still lack."""
+    if known.refs is not None:
+        return known.refs
+    names = dict(zip(calls, artifact_names(calls, known), strict=True))
+    base = names[calls[0]]
+    if context.work.stat(base) is None:
+        return None
+    columns = {c.stage: name for c, name in names.items() if c.role == "columns"}
+    fields = {c.field.name: name for c, name in names.items() if c.field is not None}
+    return SegmentRefs(0, 0, context.bundle(base).meta["n_rows"], base, columns, {}, fields)
 
 
 def remember_identity(

@@ -14,8 +14,9 @@ import pyarrow as pa
 
 from dataselect.core.clock import Clock
 from dataselect.engine.columns import pack, unpack
+from dataselect.engine.inputs import SegmentRefs
 from dataselect.engine.job import Context, figures
-from dataselect.engine.resolve import SegmentRefs, pool_batch, resolve
+from dataselect.engine.resolve import pool_batch, resolve
 from dataselect.io.bundle import BundleWriter
 from dataselect.stages.base import FittedStage, Pool, PoolBatch, SelectStage, Stage
 
@@ -108,10 +109,8 @@ class SelectCall:
     """Arguments of `select_rows`."""
 
     stage: int
-    column_stages: tuple[tuple[str, int], ...]
-    """Column that is a score -> index of the stage that adds it."""
     models: tuple[tuple[int, str], ...]
-    """Stage that adds one -> artifact with its model."""
+    """Stage that adds a score -> artifact with its model."""
     segments: tuple[SegmentRefs, ...]
     alive: str
     frozen: str | None
@@ -143,7 +142,6 @@ class _ArtifactPool(Pool):
     def __init__(self, context: Context, call: SelectCall) -> None:
         self._context, self._call = context, call
         self._alive = context.bundle(call.alive)
-        self._column_stages = dict(call.column_stages)
         self.masses = {
             column: mass
             for i, name in call.models
@@ -156,7 +154,8 @@ class _ArtifactPool(Pool):
 
     def batches(self) -> Iterator[PoolBatch]:
         for number, refs in enumerate(self._call.segments):
-            yield pool_batch(self._context, refs, self._column_stages, self.alive(number))
+            names = self._context.stages[self._call.stage].input_columns()
+            yield pool_batch(self._context, refs, names, self.alive(number))
 
 
 def _add_arrays(writer: BundleWriter, arrays: dict[str, np.ndarray]) -> dict[str, Any]:

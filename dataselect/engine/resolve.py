@@ -2,36 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from dataselect.core.lengths import histogram
-from dataselect.engine.columns import stored_columns, unpack
+from dataselect.engine.columns import as_columns, stored_columns, unpack
+from dataselect.engine.inputs import SegmentRefs, input_columns
 from dataselect.engine.job import Context
 from dataselect.io.bundle import Bundle
-from dataselect.stages.base import PoolBatch, SelectStage
+from dataselect.stages.base import ColumnStage, PoolBatch, SelectStage
 
 QUARANTINED = -1
 KEPT = -2
 UNSAMPLED = -3
-
-
-@dataclass(frozen=True)
-class SegmentRefs:
-    """Artifacts of one segment, by stage index."""
-
-    piece: int
-    index: int
-    n_rows: int
-    base: str
-    columns: dict[int, str] = field(default_factory=dict)
-    """MapStage and FittedStage: artifact with their columns."""
-    barriers: dict[int, tuple[str, int]] = field(default_factory=dict)
-    """DedupStage and SelectStage: (artifact, number of the segment in it)."""
 
 
 @dataclass
@@ -79,9 +66,11 @@ def _broken_rules(
     context: Context, refs: SegmentRefs, stage: int, alive: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Rule -> bool[alive rows]."""
-    if stage in refs.columns:
-        columns = stored_columns(context.bundle(refs.columns[stage]), alive)
-        return context.stages[stage].keep(columns)
+    this = context.stages[stage]
+    if isinstance(this, ColumnStage) or stage in refs.columns:
+        own = stored_columns(context.bundle(refs.columns[stage]), alive) if stage in refs.columns else {}
+        names = this.input_columns() if isinstance(this, ColumnStage) else []
+        return this.keep(input_columns(context, refs, names, alive) | own)
     if stage in refs.barriers:
         name, number = refs.barriers[stage]
         kept = unpack(context.bundle(name).array(f"keep/{number}"), refs.n_rows)
@@ -119,32 +108,17 @@ def _histograms(alive: np.ndarray, sizes: dict[str, np.ndarray]) -> dict[str, di
     return {name: histogram(values[alive]) for name, values in sizes.items()}
 
 
-def stage_table(context: Context, refs: SegmentRefs, stage: int) -> pa.Table:
-    """All columns that a stage adds to a segment, one row for each of its rows; perhaps none."""
-    if stage in refs.columns:
-        return context.bundle(refs.columns[stage]).table("columns")
-    name, number = refs.barriers[stage]
-    bundle = context.bundle(name)
-    return bundle.table(f"columns/{number}") if f"columns/{number}" in bundle else pa.table({})
-
-
-def stage_column(context: Context, refs: SegmentRefs, stage: int, name: str) -> np.ndarray:
-    """float64[n_rows]: a numeric column of a segment, null as NaN."""
-    column = stage_table(context, refs, stage)[name].cast(pa.float64())
-    return column.to_numpy().astype(np.float64, copy=False)
-
-
 def pool_batch(
     context: Context,
     refs: SegmentRefs,
-    column_stages: Mapping[str, int],
+    names: Sequence[str],
     alive: np.ndarray,
 ) -> PoolBatch:
-    """What a SelectStage sees of a segment's alive rows; column_stages: column -> stage that adds it."""
+    """What a SelectStage sees of a segment's alive rows; names: the columns that it asks for."""
     base = context.bundle(refs.base)
-    values = {name: stage_column(context, refs, i, name)[alive] for name, i in column_stages.items()}
+    columns = as_columns(pa.table(input_columns(context, refs, names, alive))) if names else {}
     return PoolBatch(
-        values,
+        {name: np.asarray(values, np.float64) for name, values in columns.items()},
         _rows(base, "key", alive, (0, 2), np.uint64),
         _rows(base, "n_bytes", alive, (0,), np.int32).astype(np.int64),
         _rows(base, "n_words", alive, (0,), np.int32).astype(np.int64),

@@ -16,16 +16,15 @@ import pyarrow.compute as pc
 from dataselect.core.clock import Clock
 from dataselect.core.keys import artifact_name
 from dataselect.core.pieces import SUFFIXES, Piece
+from dataselect.engine.inputs import SegmentRefs, row_digest, stage_table
 from dataselect.engine.job import Context, figures
 from dataselect.engine.resolve import (
     KEPT,
     QUARANTINED,
     UNSAMPLED,
     Resolution,
-    SegmentRefs,
     pool_batch,
     resolve,
-    stage_table,
 )
 from dataselect.io.batch import TextSpec
 from dataselect.io.jsonl import parse_blocks
@@ -133,11 +132,7 @@ def _row_digest(context: Context, call: WriteCall, resolved: list[Resolution]) -
     """Two sums mod 2^64 over the kept rows' id and text hashes: the same for any cut into pieces."""
     sums = np.zeros(2, np.uint64)
     for refs, r in zip(call.segments, resolved, strict=True):
-        base = context.bundle(refs.base)
-        if "key" in base:
-            text_hash, key = base.array("text_hash")[r.alive], base.array("key")[r.alive]
-            mixed = (text_hash ^ (key * np.uint64(0x9E3779B97F4A7C15))) * np.uint64(0xC2B2AE3D27D4EB4F)
-            sums += (mixed ^ (mixed >> np.uint64(29))).sum(axis=0, dtype=np.uint64)
+        sums += row_digest(context, refs, r.alive)
     return [int(s) for s in sums]
 
 
@@ -253,7 +248,7 @@ class _PieceWriter:
             if not isinstance(stage, SelectStage):
                 continue
             reached = (resolution.ended == KEPT) | (resolution.ended >= i)
-            draws = stage.draws(pool_batch(self._context, refs, {}, reached).keys)
+            draws = stage.draws(pool_batch(self._context, refs, [], reached).keys)
             if draws is not None:
                 dense = np.zeros(refs.n_rows)
                 dense[reached] = draws

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import mmap
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -20,6 +20,7 @@ import xxhash
 
 from dataselect.core.errors import BadShard
 from dataselect.io.batch import SegmentEnd, Source, TextBatch, TextSpec
+from dataselect.io.fields import FieldSpec
 from dataselect.io.table_texts import Pending, TextColumns, retyped
 
 Span = tuple[int, int | None]
@@ -81,6 +82,7 @@ def iter_arrow(
     batch_rows: int = 16_384,
     batch_bytes: int = 4 << 20,
     max_row_bytes: int = 64 << 20,
+    fields: Sequence[FieldSpec] = (),
 ) -> Iterator[TextBatch]:
     """The texts (and ids) of a span as one segment without its end; see io.parquet.iter_parquet.
 
@@ -90,7 +92,7 @@ def iter_arrow(
     with _opened(source) as file:
         part = _Part(source, file, span)
         reader = part.reader()
-        columns = TextColumns(source, reader.schema, text, id, max_row_bytes)
+        columns = TextColumns(source, reader.schema, text, id, max_row_bytes, fields)
         pending, n_rows = Pending(batch_rows, batch_bytes), 0
         for step in part.steps(reader, columns.tops):
             with _shard_errors(source):

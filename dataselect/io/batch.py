@@ -138,6 +138,10 @@ class TextBatch:
     """Uncompressed bytes covered, for progress."""
     segment_end: SegmentEnd | None = None
     """Set on the last batch of each segment, which may have no rows."""
+    fields: dict[str, pa.Array] = field(default_factory=dict)
+    """Input fields that were asked for, n_good values each; see io.fields."""
+    misfits: dict[str, int] = field(default_factory=dict)
+    """For each of them how many values of good or bad rows are of another type."""
 
 
 def id_path(name: str | None, text: TextSpec) -> tuple[str, ...] | None:

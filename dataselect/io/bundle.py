@@ -140,9 +140,13 @@ class Bundle:
         """An Arrow table section."""
         return pa.ipc.open_stream(pa.py_buffer(self._section(name))).read_all()
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """All array sections by name."""
-        return {name: self.array(name) for name, section in self._sections.items() if "dtype" in section}
+    def arrays(self, max_bytes: int | None = None) -> dict[str, np.ndarray]:
+        """All array sections by name, or those of at most max_bytes."""
+        return {
+            name: self.array(name)
+            for name, section in self._sections.items()
+            if "dtype" in section and (max_bytes is None or section["length"] <= max_bytes)
+        }
 
     def _section(self, name: str) -> Any:
         """A whole section, checked: xxh3 runs at memory speed, and a power loss leaves pages of zeros."""

@@ -70,7 +70,7 @@ class _Object(list[tuple[str, Any]]):
     """A JSON object as its pairs, so that repeated keys can be seen."""
 
 
-class _Number(str):
+class Number(str):
     """A JSON number as it was written."""
 
     __slots__ = ()
@@ -86,14 +86,14 @@ _EXPONENT = re.compile(r"(?:\.([0-9]+))?[eE]\+?([0-9]+)$")
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
-def _number(token: str) -> _Number:
+def _number(token: str) -> Number:
     """Arrow refuses an exponent of over 308 + (digits after the point), whatever comes before it."""
     match = _EXPONENT.search(token)
     if match:
         exponent = match[2].lstrip("0") or "0"
         if len(exponent) > 9 or int(exponent) > 308 + len(match[1] or ""):
             raise Refusal(NUMBER_RANGE, token)
-    return _Number(token)
+    return Number(token)
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_Object, parse_int=_number, parse_float=_number)
@@ -140,7 +140,7 @@ def lookup(value: Any, path: tuple[str, ...]) -> Any:
 
 
 def id_text(value: Any) -> str | None:
-    if isinstance(value, _Number):
+    if isinstance(value, Number):
         return "0" if value == "-0" else str(value)
     return value if type(value) is str else None
 
@@ -152,6 +152,6 @@ def _kind(value: Any) -> str:
         return "an array"
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, (_Number, float)):
+    if isinstance(value, (Number, float)):
         return "a number"
     return "null" if value is None else "a string"

@@ -17,7 +17,7 @@ may repeat.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,8 @@ from dataselect.io.batch import (
     joined_texts,
     utf8_valid,
 )
+from dataselect.io.fields import FieldSpec
+from dataselect.io.json_fields import FieldReader
 from dataselect.io.json_line import TOO_DEEP, Refusal, id_text, load_object, lookup, parse_line
 from dataselect.io.lines import WHITE_SPACE, LineBlock, iter_line_blocks
 
@@ -85,9 +87,10 @@ def parse_blocks(
     blocks: Iterable[LineBlock],
     text: TextSpec,
     id: str | None,  # noqa: A002
+    fields: Sequence[FieldSpec] = (),
 ) -> Iterator[TextBatch]:
-    """The texts (and ids) of blocks of lines, a batch for each block; see `iter_jsonl`."""
-    parser = _BlockParser(text, id)
+    """The texts (and ids, and fields) of blocks of lines, a batch for each block; see `iter_jsonl`."""
+    parser = _BlockParser(text, id, fields)
     for block in blocks:
         yield parser.batch(block)
 
@@ -95,12 +98,13 @@ def parse_blocks(
 class _BlockParser:
     """Parses LineBlocks. Remembers the type of ids it saw last, which changes its speed and nothing else."""
 
-    def __init__(self, text: TextSpec, id_name: str | None) -> None:
+    def __init__(self, text: TextSpec, id_name: str | None, fields: Sequence[FieldSpec] = ()) -> None:
         self._text, self._id_name = text, id_name
         self._id = id_path(id_name, text)
+        self._fields = FieldReader(fields, read_leaves)
         self._texts_only = _options(text, None, _STRING)
-        kinds = [_STRING] if self._id in text.paths else [_STRING, pa.int64()]
-        self._with_ids = [_options(text, self._id, kind) for kind in kinds] if self._id else []
+        self._id_kinds = [_STRING] if self._id in text.paths else [_STRING, pa.int64()]
+        self._with_ids = [_options(text, self._id, kind) for kind in self._id_kinds] if self._id else []
 
     def batch(self, block: LineBlock) -> TextBatch:
         rows = _Rows(block)
@@ -108,6 +112,7 @@ class _BlockParser:
             rows.bad.append(BadRow(block.first_row, TOO_LONG, f"{block.too_long_bytes} bytes"))
         elif block.n_rows:
             self._judge_all(rows, _credible(block))
+        fields, misfits = self._fields_of(rows)
         return TextBatch(
             segment=block.segment,
             first_row=block.first_row,
@@ -118,7 +123,18 @@ class _BlockParser:
             bad=rows.bad,
             n_bytes_read=block.n_bytes,
             segment_end=block.segment_end,
+            fields=fields,
+            misfits=misfits,
         )
+
+    def _fields_of(self, rows: _Rows) -> tuple[dict[str, pa.Array], dict[str, int]]:
+        """Name -> column of the good rows, and the misfits among them since the last call."""
+        names = [spec.name for spec in self._fields.specs]
+        empty = [pa.array([], spec.arrow_type) for spec in self._fields.specs]
+        parts = [empty, *rows.fields]
+        columns = {name: pa.concat_arrays([part[i] for part in parts]) for i, name in enumerate(names)}
+        misfits, self._fields.n_misfits = self._fields.n_misfits, dict.fromkeys(names, 0)
+        return columns, misfits
 
     def _judge_all(self, rows: _Rows, credible: np.ndarray) -> None:
         edges = np.flatnonzero(credible[1:] != credible[:-1]) + 1
@@ -132,10 +148,13 @@ class _BlockParser:
 
     def _judge(self, rows: _Rows, lo: int, hi: int) -> None:
         """Rows lo..hi are good or bad: told as a whole where Arrow can be trusted, else in halves."""
-        table = self._parse(rows.span(lo, hi), hi - lo)
+        table, has_fields = self._parse(rows.span(lo, hi), hi - lo)
         if table is not None:
             ids, refused = self._ids_of(table, rows, lo)
-            rows.accept(lo, self._texts_of(table), ids, refused)
+            fields = []
+            if self._fields.specs:
+                fields = self._fields.columns(table if has_fields else None, rows.span, lo, hi)
+            rows.accept(lo, self._texts_of(table), ids, refused, fields)
         elif hi - lo == 1:
             rows.refuse(lo, self._why(rows.line(lo)))
         else:
@@ -143,7 +162,16 @@ class _BlockParser:
             for start in range(lo, hi, step):
                 self._judge(rows, start, min(start + step, hi))
 
-    def _parse(self, data: np.ndarray, n_rows: int) -> pa.Table | None:
+    def _parse(self, data: np.ndarray, n_rows: int) -> tuple[pa.Table | None, bool]:
+        """Texts, ids and fields, and whether the fields are in it, as they are where all are of one type."""
+        if self._fields.specs and n_rows > 1:
+            leaves = [*_leaves(self._text, self._id, self._id_kinds[0]), *self._fields.leaves()]
+            table = read_leaves(data, leaves, n_rows)
+            if table is not None:
+                return table, True
+        return self._parse_texts(data, n_rows), False
+
+    def _parse_texts(self, data: np.ndarray, n_rows: int) -> pa.Table | None:
         """Texts and ids; texts alone where the ids are not all of one type; None where not trusted."""
         if (
             not self._with_ids or n_rows == 1
@@ -159,6 +187,7 @@ class _BlockParser:
         if table is None:
             return texts
         self._with_ids.reverse()
+        self._id_kinds.reverse()
         return table
 
     def _texts_of(self, table: pa.Table) -> pa.LargeStringArray:
@@ -211,6 +240,7 @@ class _Rows:
         self.good: list[np.ndarray] = []
         self.texts: list[pa.LargeStringArray] = []
         self.ids: list[pa.LargeStringArray] = []
+        self.fields: list[list[pa.Array]] = []
         self.bad: list[BadRow] = []
 
     def span(self, lo: int, hi: int) -> np.ndarray:
@@ -224,7 +254,12 @@ class _Rows:
         self.bad.append(BadRow(self._block.first_row + i, refusal.reason, refusal.detail[:DETAIL_CHARS]))
 
     def accept(
-        self, lo: int, texts: pa.LargeStringArray, ids: pa.Array | None, refused: dict[int, Refusal]
+        self,
+        lo: int,
+        texts: pa.LargeStringArray,
+        ids: pa.Array | None,
+        refused: dict[int, Refusal],
+        fields: list[pa.Array],
     ) -> None:
         """Rows from `lo` on, as Arrow read them; null texts and `refused` rows are bad after all."""
         good = np.arange(lo, lo + len(texts))
@@ -237,8 +272,10 @@ class _Rows:
             mask = pa.array(kept)
             good, texts = good[kept], texts.filter(mask)
             ids = None if ids is None else ids.filter(mask)
+            fields = [column.filter(mask) for column in fields]
         self.good.append(good)
         self.texts.append(texts)
+        self.fields.append(fields)
         if ids is not None:
             self.ids.append(ids)
 
@@ -262,18 +299,34 @@ def _clean(data: np.ndarray) -> bool:
     return bool(data.min() > 0) and utf8_valid(data)
 
 
-def _options(text: TextSpec, id_keys: tuple[str, ...] | None, id_type: pa.DataType) -> pj.ParseOptions:
-    """Parse these paths only; everything else is skipped over without being kept."""
-    tree: dict[str, Any] = {}
+Leaves = list[tuple[tuple[str, ...], pa.DataType]]
+
+
+def _leaves(text: TextSpec, id_keys: tuple[str, ...] | None, id_type: pa.DataType) -> Leaves:
     leaves = [(path, _STRING) for path in text.paths]
     if id_keys is not None and id_keys not in text.paths:
         leaves.append((id_keys, id_type))
+    return leaves
+
+
+def _options(text: TextSpec, id_keys: tuple[str, ...] | None, id_type: pa.DataType) -> pj.ParseOptions:
+    return _options_of(_leaves(text, id_keys, id_type))
+
+
+def _options_of(leaves: Leaves) -> pj.ParseOptions:
+    """Parse these paths only; everything else is skipped over without being kept."""
+    tree: dict[str, Any] = {}
     for path, leaf in leaves:
         node = tree
         for key in path[:-1]:
             node = node.setdefault(key, {})
         node[path[-1]] = leaf
     return pj.ParseOptions(explicit_schema=pa.schema(_fields(tree)), unexpected_field_behavior="ignore")
+
+
+def read_leaves(data: np.ndarray, leaves: Leaves, n_rows: int) -> pa.Table | None:
+    """These paths of `n_rows` rows by Arrow's parser; None where its answer can't be trusted."""
+    return _read(data, _options_of(leaves), n_rows)
 
 
 def _fields(tree: dict[str, Any]) -> list[pa.Field]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -13,6 +13,7 @@ import xxhash
 
 from dataselect.core.errors import BadShard
 from dataselect.io.batch import SegmentEnd, Source, TextBatch, TextSpec
+from dataselect.io.fields import FieldSpec
 from dataselect.io.table_texts import Pending, TextColumns, text_columns
 
 RowGroups = tuple[int, int | None]
@@ -68,6 +69,7 @@ def iter_parquet(
     batch_bytes: int = 4 << 20,
     max_row_bytes: int = 64 << 20,
     digest: bool = True,
+    fields: Sequence[FieldSpec] = (),
 ) -> Iterator[TextBatch]:
     """The texts (and ids) of some row groups, as one segment, in batches cut by the data alone.
 
@@ -82,7 +84,7 @@ def iter_parquet(
     """
     with _opened(source, _TEXT_BUFFER_BYTES) as file:
         with _shard_errors(source):
-            columns = TextColumns(source, file.schema_arrow, text, id, max_row_bytes)
+            columns = TextColumns(source, file.schema_arrow, text, id, max_row_bytes, fields)
         groups = _group_range(source, file, row_groups)
         pending, n_rows = Pending(batch_rows, batch_bytes), 0
         for index in groups:

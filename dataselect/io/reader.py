@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, BinaryIO, cast
@@ -19,6 +19,7 @@ from dataselect.core.fingerprint import fingerprint
 from dataselect.core.pieces import SUFFIXES, Piece, Shard, suffix_of, usual_text_bytes
 from dataselect.io import arrow_stream, parquet
 from dataselect.io.batch import SegmentEnd, TextBatch, TextSpec, empty_texts
+from dataselect.io.fields import FieldSpec
 from dataselect.io.jsonl import parse_blocks
 from dataselect.io.lines import LineBlock, iter_line_blocks
 
@@ -74,18 +75,20 @@ def iter_piece(
     *,
     parse: bool = True,
     clock: Clock | None = None,
+    fields: Sequence[FieldSpec] = (),
 ) -> Iterator[TextBatch]:
     """All batches of a piece in row order; rows of a group run on through its shards.
 
     The last batch of a segment carries its digest. skip_segments: leading segments that are decompressed
-    and left out; parse=False: batches without texts, for digests and row counts alone. `clock` gets "read"
-    (what comes from the store, decompressed, digested and cut into lines; tables: decoded) and "parse".
+    and left out; parse=False: batches without texts, for digests and row counts alone; fields: input fields
+    to read with the texts. `clock` gets "read" (what comes from the store, decompressed, digested and cut
+    into lines; tables: decoded) and "parse".
     BadShard where a shard can't be read to its end.
     """
     text = TextSpec.of(spec.text)
     clock = clock or Clock()
     if piece.format != "jsonl":
-        yield from clock.laps("read", _iter_table_segments(piece, text, spec, skip_segments, parse))
+        yield from clock.laps("read", _iter_table_segments(piece, text, spec, skip_segments, parse, fields))
         return
     blocks = clock.laps("read", piece_lines(piece, spec))
     if not parse:
@@ -93,7 +96,7 @@ def iter_piece(
             yield _unparsed(block.segment, block.first_row, block.n_rows, block.n_bytes, block.segment_end)
         return
     wanted = (block for block in blocks if block.segment >= skip_segments)
-    for batch in clock.laps("parse", parse_blocks(wanted, text, spec.id)):
+    for batch in clock.laps("parse", parse_blocks(wanted, text, spec.id, fields)):
         yield from _sliced(batch, spec.batch_rows)
 
 
@@ -184,7 +187,12 @@ def piece_tables(piece: Piece) -> Iterator[tuple[int, pa.Table]]:
 
 
 def _iter_table_segments(
-    piece: Piece, text: TextSpec, spec: ReadSpec, skip_segments: int, parse: bool
+    piece: Piece,
+    text: TextSpec,
+    spec: ReadSpec,
+    skip_segments: int,
+    parse: bool,
+    fields: Sequence[FieldSpec],
 ) -> Iterator[TextBatch]:
     """Rows of a table: a row is of segment (text bytes of the piece before it) // segment_bytes.
 
@@ -206,6 +214,7 @@ def _iter_table_segments(
         batch_rows=spec.batch_rows,
         batch_bytes=BATCH_BYTES,
         max_row_bytes=spec.max_row_bytes,
+        fields=fields,
     )
     n_rows = 0
     for batch in batches:
@@ -263,6 +272,8 @@ def _rows_of(batch: TextBatch, first: int, after: int) -> TextBatch:
         bad=[row for row in batch.bad if first <= row.row < after],
         n_bytes_read=batch.n_bytes_read if first == batch.first_row else 0,
         segment_end=batch.segment_end if after == batch.first_row + batch.n_rows else None,
+        fields={name: column.slice(lo, hi - lo) for name, column in batch.fields.items()},
+        misfits=batch.misfits if first == batch.first_row else {},
     )
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import difflib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from dataselect.core.errors import BadShard
@@ -27,6 +26,7 @@ from dataselect.io.batch import (
     joined_texts,
     split_path,
 )
+from dataselect.io.fields import FieldSpec, column_of, follow, null_column, table_keys
 
 _STRING, _BINARY = pa.large_string(), pa.large_binary()
 
@@ -37,6 +37,9 @@ class Chunk:
 
     texts: pa.LargeStringArray
     ids: pa.LargeStringArray | None
+    fields: tuple[pa.Array, ...] = ()
+    misfits: tuple[int, ...] = ()
+    """Of the fields; counted with the first of the rows where a chunk is cut."""
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -44,7 +47,10 @@ class Chunk:
     def slice(self, start: int, length: int) -> Chunk:
         """Some of the rows."""
         return Chunk(
-            self.texts.slice(start, length), None if self.ids is None else self.ids.slice(start, length)
+            self.texts.slice(start, length),
+            None if self.ids is None else self.ids.slice(start, length),
+            tuple(column.slice(start, length) for column in self.fields),
+            self.misfits if start == 0 else (0,) * len(self.misfits),
         )
 
 
@@ -75,9 +81,13 @@ class Pending:
         """What is left."""
         if self._chunks:
             ids = [chunk.ids for chunk in self._chunks if chunk.ids is not None]
+            fields = zip(*(chunk.fields for chunk in self._chunks), strict=True)
+            misfits = zip(*(chunk.misfits for chunk in self._chunks), strict=True)
             yield Chunk(
                 pa.concat_arrays([chunk.texts for chunk in self._chunks]),
                 pa.concat_arrays(ids) if ids else None,
+                tuple(pa.concat_arrays(parts) for parts in fields),
+                tuple(map(sum, misfits)),
             )
         self._chunks, self._n_rows, self._n_bytes = [], 0, 0
 
@@ -86,7 +96,13 @@ class TextColumns:
     """Where the text and the id of one file's rows are; how they become batches."""
 
     def __init__(
-        self, source: Source, schema: pa.Schema, text: TextSpec, id_name: str | None, max_row_bytes: int
+        self,
+        source: Source,
+        schema: pa.Schema,
+        text: TextSpec,
+        id_name: str | None,
+        max_row_bytes: int,
+        fields: Sequence[FieldSpec] = (),
     ) -> None:
         """Raises BadShard where a column is missing or of a wrong type."""
         self._max_row_bytes = max_row_bytes
@@ -94,19 +110,27 @@ class TextColumns:
         names = text_columns(source, schema, text)
         self._texts = [_find(source, schema, name, "text") for name in names]
         self._id = None if id_name is None else _find(source, schema, id_name, "id")
-        self.names = list(dict.fromkeys([*names, *([id_name] if id_name is not None else [])]))
+        self._fields = [(spec, table_keys(schema, spec.name)) for spec in fields]
+        there = [spec.name for spec, keys in self._fields if keys is not None]
+        self.names = list(dict.fromkeys([*names, *([id_name] if id_name is not None else []), *there]))
         """Dotted paths of the columns."""
 
     @property
     def tops(self) -> list[str]:
         """The outermost columns that hold them."""
-        paths = [*self._texts, *([] if self._id is None else [self._id])]
+        fields = [keys for _, keys in self._fields if keys is not None]
+        paths = [*self._texts, *([] if self._id is None else [self._id]), *fields]
         return list(dict.fromkeys(keys[0] for keys in paths))
 
     def chunk(self, batch: pa.RecordBatch) -> Chunk:
-        """The rows' texts and ids, unchecked."""
-        texts = joined_texts([_strings(_follow(batch, keys)) for keys in self._texts])
-        return Chunk(texts, None if self._id is None else _id_strings(_follow(batch, self._id)))
+        """The rows' texts and ids, unchecked, and fields."""
+        texts = joined_texts([_strings(follow(batch, keys)) for keys in self._texts])
+        ids = None if self._id is None else _id_strings(follow(batch, self._id))
+        fields = [
+            (null_column(spec, len(batch)), 0) if keys is None else column_of(follow(batch, keys), spec)
+            for spec, keys in self._fields
+        ]
+        return Chunk(texts, ids, tuple(c for c, _ in fields), tuple(n for _, n in fields))
 
     def none(self) -> Chunk:
         """No rows."""
@@ -114,13 +138,15 @@ class TextColumns:
 
     def batch(self, chunk: Chunk, first_row: int) -> TextBatch:
         """Good rows as arrays, bad ones as a list; first_row: number of the chunk's first row."""
-        texts, ids = chunk.texts, chunk.ids
+        texts, ids, fields = chunk.texts, chunk.ids, chunk.fields
         refused = self._refused(chunk)
         good = np.ones(len(chunk), bool)
         if refused:
             good[list(refused)] = False
             texts = texts.filter(pa.array(good))
             ids = None if ids is None else ids.filter(pa.array(good))
+            fields = tuple(column.filter(pa.array(good)) for column in fields)
+        names = [spec.name for spec, _ in self._fields]
         return TextBatch(
             segment=0,
             first_row=first_row,
@@ -130,6 +156,8 @@ class TextColumns:
             ids=ids,
             bad=[BadRow(first_row + i, *refused[i]) for i in sorted(refused)],
             n_bytes_read=chunk.texts.nbytes,
+            fields=dict(zip(names, fields, strict=False)),
+            misfits=dict(zip(names, chunk.misfits, strict=False)),
         )
 
     def _refused(self, chunk: Chunk) -> dict[int, tuple[str, str]]:
@@ -209,16 +237,6 @@ def _is_text(kind: pa.DataType) -> bool:
 def _is_number(kind: pa.DataType) -> bool:
     kind = _plain_type(kind)
     return bool(pt.is_integer(kind) or pt.is_floating(kind) or pt.is_decimal(kind))
-
-
-def _follow(batch: pa.RecordBatch, keys: tuple[str, ...]) -> pa.Array:
-    """The array at the end of the keys, plain, null where a struct on the way is."""
-    array = batch.column(keys[0])
-    for key in keys[1:]:
-        array = pc.struct_field(array, key)
-    while isinstance(array, (pa.ExtensionArray, pa.DictionaryArray)):
-        array = array.storage if isinstance(array, pa.ExtensionArray) else array.dictionary_decode()
-    return array
 
 
 def _strings(array: pa.Array) -> pa.LargeStringArray:

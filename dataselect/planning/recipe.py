@@ -25,7 +25,9 @@ from dataselect import stages as stage_registry
 from dataselect.core.errors import RecipeError
 from dataselect.core.sizes import ByteSize, Limit, Share
 from dataselect.io.batch import TextSpec, id_path
-from dataselect.stages.base import Stage, with_leaves
+from dataselect.io.fields import check_apart
+from dataselect.planning.fields import FieldUse
+from dataselect.stages.base import BASE_COLUMNS, ORDINAL, Stage, with_leaves
 
 RESERVED_COLUMNS = frozenset(
     {"shard", "part", "row", "id", "stage", "reason", "copies", "draw", "n_bytes", "n_words"}
@@ -34,6 +36,7 @@ RESERVED_COLUMNS = frozenset(
 )
 """Names that `decisions/` and the output shards use themselves."""
 
+FieldType = Literal["number", "string", "bool"]
 ColumnType = Literal["string", "int64", "float64", "bool"]
 _STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -58,6 +61,11 @@ class InputSpec(BaseModel):
         "text", description="a column, a dotted path, or columns joined by a newline"
     )
     id: str | None = Field(None, description="column with the document's id; random draws then depend on it")
+    fields: dict[str, FieldType] = Field(
+        default_factory=dict,
+        description="types of input fields (number, string, bool) where their use in a stage leaves them "
+        "open, or where they are too rare for the first rows to show them",
+    )
     max_bad_rows: Limit = Field(
         0.001,
         ge=0,
@@ -81,6 +89,8 @@ class InputSpec(BaseModel):
             text = TextSpec.of(self.text)
             field = "id"
             id_path(self.id, text)
+            field = "fields"
+            check_apart(list(self.fields), text, self.id)
         except RecipeError as error:
             raise ValueError(f"{field}: " + str(error).removeprefix(f"input.{field}: ")) from None
         return self
@@ -146,6 +156,8 @@ class Recipe(BaseModel):
     path: Path
     input: InputSpec
     stages: list[StageSpec]
+    fields: list[FieldUse]
+    """Input fields that stages read as columns, by name."""
     left_out: list[str]
     """Optional stages that are not run, each with the reason."""
     output: OutputSpec
@@ -196,7 +208,7 @@ class _Checker:
         items = enumerate(listed if isinstance(listed, list) else [])
         stages = [(i, self._stage(item, i, folder)) for i, item in items if isinstance(item, dict)]
         specs = [spec for _, spec in stages if spec is not None]
-        self._check_columns([(i, spec) for i, spec in stages if spec is not None], document)
+        fields = self._check_columns([(i, spec) for i, spec in stages if spec is not None], document)
         if self._mistakes or document is None:
             raise RecipeError("\n".join(self._mistakes))
         output = document.output.model_copy(update={"folder": _absolute(document.output.folder, folder)})
@@ -205,6 +217,7 @@ class _Checker:
             path=self._path,
             input=document.input.model_copy(update={"shards": patterns}),
             stages=specs,
+            fields=fields,
             left_out=self._left_out,
             output=output,
             work=_absolute(document.work, folder),
@@ -212,9 +225,12 @@ class _Checker:
         )
 
     def _mistake(self, place: str, message: str) -> None:
+        self._mistakes.append(f"{self._located(place)}: {message}")
+
+    def _located(self, place: str) -> str:
         line = next((self._lines[p] for p in _prefixes(place) if p in self._lines), None)
         where = self._path if line is None else f"{self._path}:{line}"
-        self._mistakes.append(f"{where}: {place}: {message}" if place else f"{where}: {message}")
+        return f"{where}: {place}" if place else str(where)
 
     def _expand(self, value: Any, place: str) -> Any:
         """Fill $VAR and ${VAR} in every string."""
@@ -281,35 +297,95 @@ class _Checker:
         params = {key: with_leaves(key, value, paths) for key, value in params.items()}
         return StageSpec(use=use, params=params, folder=str(folder), stage=cls.model_validate(params))
 
-    def _check_columns(self, specs: list[tuple[int, StageSpec]], document: _Document | None) -> None:
+    def _check_columns(
+        self, specs: list[tuple[int, StageSpec]], document: _Document | None
+    ) -> list[FieldUse]:
+        """Names and types of columns, stage by stage; returns the input fields that stages ask for."""
         known: dict[str, str] = {}
+        fields = _Fields(document.input if document else None)
+        types = fields.base | fields.declared
         for i, spec in specs:
             place = f"stages[{i}]"
+            try:
+                asked = spec.stage.field_types(types)
+            except ValueError as error:
+                self._mistake(join_place(place, "where") if "where" in spec.params else place, str(error))
+                asked = dict.fromkeys(spec.stage.input_columns(), "")
             for name in spec.stage.input_columns():
-                if name not in known:
-                    self._mistake(
-                        self._where(place, name, spec.params),
-                        f"no earlier stage adds the column '{name}'{_near(name, known)}",
+                where = self._where(place, name, spec.params)
+                if name in known or name in fields.base:
+                    continue
+                message: str | None
+                if name not in asked and name not in fields.declared:
+                    message = f"no earlier stage adds the column '{name}'{_near(name, known)}"
+                elif asked.get(name) == "":
+                    continue
+                else:
+                    message = fields.use(name, asked.get(name), self._located(where))
+                if message:
+                    self._mistake(where, message)
+            for name, alias in spec.stage.output_columns().items():
+                taken = f"already the column of {known[name]}" if name in known else None
+                taken = "reserved" if name in RESERVED_COLUMNS or not name else taken
+                if name in fields.uses:
+                    taken = (
+                        "an input field that an earlier stage reads, unless that stage is put after this one"
                     )
-            for name in spec.stage.output_columns():
-                if name in known or name in RESERVED_COLUMNS or not name:
-                    taken = f"already the column of {known[name]}" if name in known else "reserved"
+                if taken:
                     where = self._where(place, name, spec.params)
                     self._mistake(where, f"the column '{name}' is {taken}; name another with `as:`")
                 known.setdefault(name, spec.use)
+                types[name] = _value_type(alias)
         for name in document.output.add if document else ():
             if name not in known:
                 self._mistake("output.add", f"no stage adds the column '{name}'{_near(name, known)}")
             elif name in (cast("_Document", document)).output.columns:
                 self._mistake(f"output.columns.{name}", "already a column that output.add adds")
+        return list(fields.uses.values())
 
     @staticmethod
     def _where(place: str, value: str, params: Mapping[str, Any]) -> str:
         """The parameter that holds the column's name, or the stage where it is a default."""
-        for key, item in params.items():
-            if item == value or (isinstance(item, list) and value in item):
-                return f"{place}.{key}"
-        return place
+        exact = [k for k, v in params.items() if v == value or (isinstance(v, list) and value in v)]
+        within = [key for key, item in params.items() if isinstance(item, str) and value in item]
+        return f"{place}.{[*exact, *within][0]}" if exact or within else place
+
+
+class _Fields:
+    """Input fields: which are declared, and which are used as what."""
+
+    def __init__(self, spec: InputSpec | None) -> None:
+        self.base = {n: t for n, t in BASE_COLUMNS.items() if n != "id" or (spec is not None and spec.id)}
+        self.base[ORDINAL] = "number"
+        self.declared: dict[str, str] = dict(spec.fields) if spec is not None else {}
+        self.uses: dict[str, FieldUse] = {}
+        self._spec = spec
+
+    def use(self, name: str, asked: str | None, place: str) -> str | None:
+        """Note that a field is read; what is wrong with it, or None."""
+        kind = self.declared.get(name, asked) or ""
+        if asked not in (None, kind):
+            return f"'{name}' is read as a {asked} here, but input.fields declares it a {kind}"
+        if name in self.uses:
+            before = self.uses[name]
+            same = before.type == kind
+            return None if same else f"'{name}' is read as a {kind} here and as a {before.type} before"
+        if self._spec is not None:
+            try:
+                check_apart([*self.uses, name], TextSpec.of(self._spec.text), self._spec.id)
+            except RecipeError as error:
+                return str(error)
+        self.uses[name] = FieldUse(name, kind, place, name in self.declared)
+        return None
+
+
+def _value_type(alias: str) -> str:
+    """Type of an expression's value, of an Arrow type's name."""
+    if alias.startswith(("int", "uint", "float", "double", "half")):
+        return "number"
+    return (
+        "string" if "string" in alias or alias == "str" else "bool" if alias.startswith("bool") else "vector"
+    )
 
 
 def _place_of(place: str, error: Any, values: Any) -> str:

@@ -58,6 +58,9 @@ def _row(stage: dict[str, Any]) -> list[str]:
 
 def _rules(report: dict[str, Any]) -> list[str]:
     rules = [f"quarantined: {reason}: {n:,}" for reason, n in report["quarantined"].items()]
+    for name, n_misfits in report["field_misfits"].items():
+        if n_misfits:
+            rules.append(f"field {name}: {n_misfits:,} values of another type, read as null")
     for stage in report["funnel"]:
         rules += [
             f"{stage['stage']}: {rule}: {n['docs']:,}" for rule, n in stage["dropped"].items() if n["docs"]

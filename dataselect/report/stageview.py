@@ -6,7 +6,7 @@ import inspect
 from typing import Any
 
 from dataselect.stages import KINDS, registry
-from dataselect.stages.base import SelectStage, Stage
+from dataselect.stages.base import ColumnStage, SelectStage, Stage
 
 _SHARED = {"optional"}
 
@@ -31,7 +31,7 @@ def _describe(use: str, cls: type[Stage]) -> dict[str, Any]:
     kind = next(kind for kind in KINDS if issubclass(cls, kind))
     adds = [p["default"] for p in parameters if p["name"] == "as"]
     names = [p["name"] for p in parameters]
-    reads = "text"
+    reads = "columns and input fields" if issubclass(cls, ColumnStage) else "text"
     if issubclass(cls, SelectStage):
         reads = "the column named by `by`" if "by" in names else "columns"
     return {

@@ -12,9 +12,9 @@ from functools import cache
 from pathlib import Path
 
 from dataselect.core.errors import RecipeError
-from dataselect.stages.base import DedupStage, FittedStage, MapStage, SelectStage, Stage
+from dataselect.stages.base import ColumnStage, DedupStage, FittedStage, MapStage, SelectStage, Stage
 
-KINDS: tuple[type[Stage], ...] = (MapStage, DedupStage, FittedStage, SelectStage)
+KINDS: tuple[type[Stage], ...] = (MapStage, ColumnStage, DedupStage, FittedStage, SelectStage)
 
 
 @cache

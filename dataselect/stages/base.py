@@ -1,8 +1,9 @@
 """What a stage is: frozen parameters plus pure functions of a batch. The file to read before writing one.
 
-Four kinds, by what they need to know of the corpus:
+Five kinds, by what they need to know of the corpus:
 
 * MapStage     nothing: columns from the text of one batch, and rules that drop rows by these columns
+* ColumnStage  nothing, not even the text: columns and rules from columns that are there already
 * DedupStage   which documents share a key: of those with equal keys one stays; a NearDedupStage compares
                documents that share a key, and drops those that are similar enough to one that stays
 * FittedStage  a small model fitted on the documents that reach the stage; then a MapStage with that model
@@ -35,6 +36,25 @@ Rules = dict[str, np.ndarray]
 
 ModelPath = Annotated[str, Field(json_schema_extra={"format": "path"})]
 """A file the stage reads: relative to the recipe; its content is part of the fingerprint."""
+
+
+NUMBER, STRING, BOOL = "number", "string", "bool"
+"""Types of input fields; see io.fields."""
+
+BASE_COLUMNS: Mapping[str, str] = {
+    "n_bytes": NUMBER,
+    "n_words": NUMBER,
+    "id": STRING,
+    "shard": STRING,
+    "part": NUMBER,
+    "row": NUMBER,
+}
+"""Columns of every row that any stage may ask for, with their types: size of the text in UTF-8 bytes and in
+words (runs between white space), the id where the recipe names one, and the place as in `decisions/`."""
+ORDINAL = "_ordinal"
+"""Number of the row in the whole input; a ColumnStage that asks for it gets a digest of the rows checked."""
+PLACE_COLUMNS = frozenset({"shard", "part", "row", ORDINAL})
+"""Known once whole pieces are read, so not while a read runs."""
 
 
 class Texts:
@@ -114,8 +134,16 @@ class Stage(BaseModel):
         return {}
 
     def input_columns(self) -> list[str]:
-        """Columns of earlier stages that it reads."""
+        """Columns of earlier stages, base columns, and input fields that it reads."""
         return []
+
+    def field_types(self, known: Mapping[str, str]) -> dict[str, str]:
+        """Types of those input columns that may be input fields: read with the text, null where missing.
+
+        known: types of the columns that are there already. ValueError where they don't fit the parameters.
+        A name that is neither known nor given here is a mistake in the recipe.
+        """
+        return {}
 
     def prepare(self) -> dict[str, np.ndarray] | None:
         """Arrays made once from the stage's files (a folded model, target counts), or None."""
@@ -189,6 +217,25 @@ class DedupKeys(NamedTuple):
     """uint64[m]: where given, it must be equal too (the second half of a 128-bit hash)."""
     signatures: np.ndarray | None = None
     """uint8[n_docs, n_hashes]: compact MinHash signatures of all documents of the batch."""
+
+
+class ColumnStage(Stage):
+    """Columns and rules from columns alone: needs no text, so that a change of its files reads no shard.
+
+    `keep` gets its own columns and its input columns (Arrow arrays; null where there is no value). With
+    output columns it runs after the read that its inputs come from; without, while that read runs, too.
+    """
+
+    def look_up(self, columns: Columns, model: Model) -> tuple[Columns, dict[str, int]]:
+        """Its columns for the rows that reach it, and counts that `check_counts` gets the sums of."""
+        return {}, {}
+
+    def check_counts(self, counts: Mapping[str, int], model: Model) -> None:
+        """Raise DataselectError where the sums over all rows say that something is wrong.
+
+        Besides those of `look_up`: n_rows of the whole input, and with ORDINAL digest_0 and digest_1.
+        model: its arrays of at most 1 KiB.
+        """
 
 
 class DedupStage(Stage):

@@ -1,0 +1,109 @@
+"""Columns by name over a segment: base columns, the row's place, input fields, columns of earlier stages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+from dataselect.engine.job import Context
+from dataselect.stages.base import ORDINAL
+
+
+@dataclass(frozen=True)
+class SegmentRefs:
+    """Artifacts of one segment, by stage index, and its place in the input."""
+
+    piece: int
+    index: int
+    n_rows: int
+    base: str
+    columns: dict[int, str] = field(default_factory=dict)
+    """MapStage, ColumnStage and FittedStage: artifact with their columns."""
+    barriers: dict[int, tuple[str, int]] = field(default_factory=dict)
+    """DedupStage and SelectStage: (artifact, number of the segment in it)."""
+    fields: dict[str, str] = field(default_factory=dict)
+    """Input field: artifact with its column."""
+    shards: tuple[str, ...] = ()
+    part: int = 0
+    first_row: int = 0
+    """Number within its piece of the segment's first row."""
+    first_ordinal: int = 0
+    """Number within the whole input of the segment's first row."""
+
+
+def input_columns(
+    context: Context, refs: SegmentRefs, names: Iterable[str], mask: np.ndarray
+) -> dict[str, pa.Array]:
+    """These columns of the rows of `mask` (bool[n_rows]): Arrow arrays, null where there is no value."""
+    chosen, stages = pa.array(mask), context.column_stages
+    out = {}
+    for name in names:
+        column = _column(context, refs, name, stages)
+        out[name] = column if mask.all() else column.filter(chosen)
+    return out
+
+
+def _column(context: Context, refs: SegmentRefs, name: str, stages: dict[str, int]) -> pa.Array:
+    if name in stages:
+        return _only(stage_table(context, refs, stages[name]), name)
+    if name in refs.fields:
+        return _only(context.bundle(refs.fields[name]).table("columns"), name)
+    if name in ("shard", "part", "row", ORDINAL):
+        return _place(context, refs, name)
+    base = context.bundle(refs.base)
+    if name == "id":
+        return _only(base.table("ids"), "id")
+    return pa.array(base.array(name) if name in base else np.zeros(refs.n_rows, np.int32))
+
+
+def stage_table(context: Context, refs: SegmentRefs, stage: int) -> pa.Table:
+    """All columns that a stage adds to a segment, one row for each of its rows; perhaps none."""
+    if stage in refs.columns:
+        return context.bundle(refs.columns[stage]).table("columns")
+    name, number = refs.barriers[stage]
+    bundle = context.bundle(name)
+    return bundle.table(f"columns/{number}") if f"columns/{number}" in bundle else pa.table({})
+
+
+def stage_column(context: Context, refs: SegmentRefs, stage: int, name: str) -> np.ndarray:
+    """float64[n_rows]: a numeric column of a segment, null as NaN."""
+    column = stage_table(context, refs, stage)[name].cast(pa.float64())
+    return column.to_numpy().astype(np.float64, copy=False)
+
+
+def _only(table: pa.Table, name: str) -> pa.Array:
+    column = table[name]
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def _place(context: Context, refs: SegmentRefs, name: str) -> pa.Array:
+    """Where every row is, as `decisions/` says it: row within the shard for groups, else within the piece."""
+    rows = np.arange(refs.n_rows, dtype=np.int64)
+    if name == ORDINAL:
+        return pa.array(rows + refs.first_ordinal)
+    if name == "part":
+        return pa.array(np.full(refs.n_rows, refs.part, np.int32))
+    if len(refs.shards) == 1:
+        shard = np.zeros(refs.n_rows, np.int32)
+        rows += refs.first_row
+    else:
+        shard_rows = np.array(context.bundle(refs.base).meta["shard_rows"], np.int64)
+        shard = np.repeat(np.arange(len(shard_rows), dtype=np.int32), shard_rows)
+        rows -= np.repeat(np.cumsum(shard_rows) - shard_rows, shard_rows)
+    if name == "row":
+        return pa.array(rows)
+    return pa.DictionaryArray.from_arrays(pa.array(shard), pa.array(refs.shards, pa.large_string()))
+
+
+def row_digest(context: Context, refs: SegmentRefs, mask: np.ndarray) -> np.ndarray:
+    """uint64[2]: sums over the rows of their mixed id and text hashes; see `row_digest` in manifest.json."""
+    base = context.bundle(refs.base)
+    if "key" not in base:
+        return np.zeros(2, np.uint64)
+    text_hash, key = base.array("text_hash")[mask], base.array("key")[mask]
+    mixed = (text_hash ^ (key * np.uint64(0x9E3779B97F4A7C15))) * np.uint64(0xC2B2AE3D27D4EB4F)
+    digest: np.ndarray = (mixed ^ (mixed >> np.uint64(29))).sum(axis=0, dtype=np.uint64)
+    return digest

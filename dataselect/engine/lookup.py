@@ -1,0 +1,61 @@
+"""Tasks of stages that make columns from columns: no shard is opened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+
+from dataselect.core.clock import Clock
+from dataselect.engine.columns import ColumnSink, unpack
+from dataselect.engine.inputs import SegmentRefs, input_columns, row_digest
+from dataselect.engine.job import Context, figures
+from dataselect.io.bundle import BundleWriter
+from dataselect.stages.base import ORDINAL, ColumnStage, Model
+
+
+@dataclass(frozen=True)
+class LookUpCall:
+    """Arguments of `look_up_piece`: the segments of one piece."""
+
+    stage: int
+    segments: tuple[SegmentRefs, ...]
+    first_number: int
+    """Of the first segment among all, as in `alive`."""
+    alive: str
+    """Artifact of `mask_rows`."""
+    model: str | None
+    artifacts: tuple[str, ...]
+
+
+def look_up_piece(context: Context, call: LookUpCall) -> dict[str, Any]:
+    """A ColumnStage's columns over the segments of a piece, for the rows that reach it."""
+    clock = Clock()
+    stage, model = cast("ColumnStage", context.stages[call.stage]), context.model(call.model)
+    masks = context.bundle(call.alive)
+    for k, (refs, artifact) in enumerate(zip(call.segments, call.artifacts, strict=True)):
+        if context.work.stat(artifact) is None:
+            alive = unpack(masks.array(f"alive/{call.first_number + k}"), refs.n_rows)
+            _look_up_segment(context, stage, model, refs, alive, artifact)
+            clock.lap(f"{call.stage}:{stage.use}")
+    return figures(clock)
+
+
+def _look_up_segment(
+    context: Context, stage: ColumnStage, model: Model, refs: SegmentRefs, alive: np.ndarray, artifact: str
+) -> None:
+    names = stage.input_columns()
+    columns, counts = stage.look_up(input_columns(context, refs, names, alive), model)
+    counts = {**counts, "n_rows": refs.n_rows}
+    if ORDINAL in names:
+        good = unpack(context.bundle(refs.base).array("good"), refs.n_rows)
+        sums = row_digest(context, refs, good)
+        counts |= {"digest_0": int(sums[0]), "digest_1": int(sums[1])}
+    sink = ColumnSink(stage.use, stage.output_columns())
+    sink.add(np.flatnonzero(alive), columns)
+
+    def fill(writer: BundleWriter) -> dict[str, Any]:
+        return sink.write(writer, refs.n_rows) | {"counts": counts}
+
+    context.commit(artifact, fill)
