@@ -8,6 +8,7 @@ that are already there are loaded instead of computed.
 from __future__ import annotations
 
 import json
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -191,6 +192,11 @@ class _SegmentWriter:
             if i not in missing and c.role == "columns" and known is not None:
                 self._stored[i] = context.bundle(artifact_names(call.calls, known)[i]).table("columns")
         self._last = last
+        self._wanted: dict[Hashable, int] = {}
+        for name, bits in (
+            context.stages[call.calls[i].stage].wants() for i in missing if call.calls[i].role == "columns"
+        ):
+            self._wanted[name] = self._wanted.get(name, 0) | bits
         needs = any(call.calls[i].role in ("base", "sample") for i in missing)
         self._needs_keys = needs or (self._alive is None and context.job.sample_share < 1)
 
@@ -209,7 +215,8 @@ class _SegmentWriter:
         self._clock.lap("base")
         if 0 in self._sinks and self._calls[0].role == "base":
             cast("BaseSink", self._sinks[0]).add(batch, arrays, alive)
-        texts, rows = Texts(batch.texts, arrays.get("key")).take(alive), batch.rows[alive]
+        texts = Texts(batch.texts, arrays.get("key"), self._wanted).take(alive)
+        rows = batch.rows[alive]
         for i, call in enumerate(self._calls[: self._last + 1]):
             if call.role != "base" and len(texts):
                 kept = self._run_stage(i, call, texts, rows)
@@ -244,6 +251,8 @@ class _SegmentWriter:
             columns = sink.add(rows, stage.columns(texts, self._models[call.stage]))
         else:
             columns = as_columns(self._stored[i].take(rows))
+        if stage.input_columns():  # which may be of another read; the rows are dropped where masks are made
+            return everything
         for broken in stage.keep(columns).values():
             everything &= ~broken
         return everything

@@ -81,6 +81,9 @@ def _broken_rules(
     """Rule -> bool[alive rows]."""
     if stage in refs.columns:
         columns = stored_columns(context.bundle(refs.columns[stage]), alive)
+        for name in context.stages[stage].input_columns():
+            source = next(i for i in refs.columns if name in context.stages[i].output_columns())
+            columns[name] = stored_columns(context.bundle(refs.columns[source]), alive)[name]
         return context.stages[stage].keep(columns)
     if stage in refs.barriers:
         name, number = refs.barriers[stage]
