@@ -508,6 +508,20 @@ def test_a_long_document_of_one_thing_takes_linear_time(unit):
     assert time.process_time() - start < 5
 
 
+def test_memory_for_lines_is_bounded():
+    """More lines than copies are counted of: the first of them still are."""
+    n = layout.MOST_LINES
+    many = "\n".join([*(f"{i:x}" for i in range(n + 5)), "0", f"{n + 4:x}"])
+    at = layout.LINES_AT
+    row = counts_of(kernel, *text_buffers(pa.array([many, "\n" * 5 * n], pa.large_string())), layout.LINES)
+    assert row[0, [at + layout.N_SEGMENTS, at + layout.DUP_LATER, at + layout.DUP_ALL]].tolist() == [
+        n + 7,
+        1,
+        2,
+    ]
+    assert row[1, [at + layout.N_SEGMENTS, at + layout.N_EMPTY]].tolist() == [5 * n + 1, 5 * n + 1]
+
+
 def test_a_run_drops_with_reasons_and_a_changed_threshold_reads_nothing(tmp_path, cli):
     texts = ["The cat and the dog have been with us. " * 20 + str(i) for i in range(4)] + [
         "short",

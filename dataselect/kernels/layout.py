@@ -58,6 +58,8 @@ SPACY_WORDS, SPACY_REPETITION, LINES, C4, SPLIT_WORDS, SPLIT_REPETITION = (1 << 
 UNISEG_REPETITION, NORMAL_WORDS, RAW_WORDS, CHARACTERS = (1 << i for i in range(6, 10))
 """Groups of counts; their sum is `wanted`."""
 
+MOST_LINES = 1 << 20
+"""Copies are counted of that many first lines (or paragraphs) that are not empty, to bound memory."""
 MOST_WORDS = 1 << 22
 """Repetition and unique words are measured on that many words of a document, to bound memory."""
 

@@ -10,6 +10,7 @@ from dataselect.kernels.layout import (
     DUP_ALL,
     DUP_LATER,
     DUP_LATER_CHARS,
+    MOST_LINES,
     N_BREAK_BULLETS,
     N_BREAK_ELLIPSIS,
     N_BREAK_LINES,
@@ -94,13 +95,14 @@ def ends_ellipsis(text: Any, start: int, end: int) -> int:
 
 
 @helper
-def add_copy(key: Any, n_chars: int, table: Any, mask: int, out: Any) -> bool:
+def add_copy(key: Any, n_chars: int, table: Any, mask: int, is_room: bool, out: Any) -> bool:
     """Count a copy of a segment: out[0], out[1] all copies of repeated ones; whether it is not the first."""
     keys, values = table
     slot = find_slot(keys, mask, key)
     if keys[slot] == 0:
-        keys[slot] = max(key, ONE)
-        values[slot] = 1
+        if is_room:
+            keys[slot] = max(key, ONE)
+            values[slot] = 1
         return False
     copies = 2 if values[slot] == 1 else 1
     values[slot] = 2
@@ -120,7 +122,8 @@ def add_segment(
         return start, end
     n_chars = count_chars(text, start, end)
     key = span_hash(text, start, end - start)
-    later = add_copy(key, n_chars, tables[0], masks[0], advance(out, DUP_ALL))
+    is_room = out[N_SEGMENTS] - out[N_EMPTY] <= MOST_LINES
+    later = add_copy(key, n_chars, tables[0], masks[0], is_room, advance(out, DUP_ALL))
     out[DUP_LATER] += later
     out[DUP_LATER_CHARS] += n_chars * later
     first, last = strip(spaces, start, end)
@@ -132,7 +135,7 @@ def add_segment(
         out[N_NONBLANK] += 1
         out[NONBLANK_CHARS] += stripped_chars
         out[NONBLANK_LATER_CHARS] += n_chars * later
-        add_copy(key, stripped_chars, tables[1], masks[1], advance(out, STRIPPED_ALL))
+        add_copy(key, stripped_chars, tables[1], masks[1], is_room, advance(out, STRIPPED_ALL))
     return first, last
 
 
@@ -164,7 +167,8 @@ def count_lines(
     """Lines between newlines: out[0:N_SEGMENT_COUNTS], then N_LINE_COUNTS counts of what they start and
     end with.
     """
-    masks = clear_table(pair[0][0], n_newlines + 1), clear_table(pair[1][0], n_newlines + 1)
+    n_entries = min(n_newlines + 1, np.int64(MOST_LINES))
+    masks = clear_table(pair[0][0], n_entries), clear_table(pair[1][0], n_entries)
     for i in range(N_SEGMENT_COUNTS + N_LINE_COUNTS):
         out[i] = 0
     at = N_SEGMENT_COUNTS
@@ -198,7 +202,8 @@ def count_lines(
 @helper
 def count_paragraphs(text: Any, n_bytes: int, n_newlines: int, spaces: Any, pair: Any, out: Any) -> None:
     """Paragraphs of the stripped text, between runs of two and more newlines: out[0:N_SEGMENT_COUNTS]."""
-    masks = clear_table(pair[0][0], n_newlines + 1), clear_table(pair[1][0], n_newlines + 1)
+    n_entries = min(n_newlines + 1, np.int64(MOST_LINES))
+    masks = clear_table(pair[0][0], n_entries), clear_table(pair[1][0], n_entries)
     for i in range(N_SEGMENT_COUNTS):
         out[i] = 0
     start, stop = strip(spaces, np.int64(0), n_bytes)

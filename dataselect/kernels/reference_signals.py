@@ -394,11 +394,12 @@ def characters(text: str) -> list[int]:
 
 def segments(items: list[str]) -> list[int]:
     full = [s for s in items if s]
-    later = [s for i, s in enumerate(full) if s in full[:i]]
     stripped = [s.strip() for s in full if s.strip()]
-    copies, stripped_copies = Counter(full), Counter(stripped)
-    repeated = [s for s in full if copies[s] > 1]
-    repeated_stripped = [s for s in stripped if stripped_copies[s] > 1]
+    first = full[: k.MOST_LINES]
+    repeated = repeats(full, set(first))
+    repeated_stripped = repeats(stripped, {s.strip() for s in first})
+    seen: set[str] = set()
+    later = [s for s in repeated if s in seen or seen.add(s)]  # type: ignore[func-returns-value]
     return [
         len(items),
         len(items) - len(full),
@@ -412,6 +413,12 @@ def segments(items: list[str]) -> list[int]:
         len(repeated_stripped),
         chars(repeated_stripped),
     ]
+
+
+def repeats(items: list[str], known: set[str]) -> list[str]:
+    """Those of the known ones that occur twice or more."""
+    copies = Counter(items)
+    return [s for s in items if s in known and copies[s] > 1]
 
 
 def chars(items: list[str]) -> int:

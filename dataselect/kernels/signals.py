@@ -23,6 +23,7 @@ from dataselect.kernels.layout import (
     LINES,
     LINES_AT,
     MEDIAN_TWICE,
+    MOST_LINES,
     MOST_WORDS,
     N_ALNUM_FIELDS_AT,
     N_ALPHABETIC,
@@ -416,7 +417,7 @@ def document_counts(
         min(n_bytes // 2 + 1 if not wanted & ~(SPLIT_WORDS | SPLIT_REPETITION) else n_bytes, MOST_WORDS) + 1
     )
     n_slots = 1 << (2 * max(n_words, 8) - 1).bit_length()
-    line_slots = 1 << (2 * max(min(n_bytes, MOST_WORDS) + 1, 8) - 1).bit_length() if wanted & LINES else 16
+    line_slots = 1 << (2 * max(min(n_bytes + 1, MOST_LINES), 8) - 1).bit_length() if wanted & LINES else 16
     n_blocks = n_bytes // BLOCK + 2
     spare_bytes = n_bytes if wanted & C4 else 0
     padded = np.empty(n_bytes + 2 * PAD + BLOCK, np.uint8)
