@@ -26,15 +26,14 @@ share one pass over the text. A fraction or ratio is 0 where there is nothing to
 
 | definition | what it is |
 |---|---|
-| datatrove | tokens of spaCy 3.8's blank English pipeline, by its own rules compiled into the package;
-white space is no token |
+| datatrove | tokens of spaCy 3.8's blank English pipeline, by its own rules; white space is no token |
 | dolma | `str.split()` |
 | dclm | `str.split()`; for n-grams words of UAX #29 that start with a letter or digit |
-| rpv2 | normalized: `str.split()` of lower-cased text without ASCII punctuation; raw: runs of word
-characters and of others |
+| rpv2, normalized | `str.split()` of lower-cased text without ASCII punctuation |
+| rpv2, raw | runs of word characters, and runs of other characters |
 
-Runs of more than 16,384 bytes without white space are cut; repetition is measured on the first 4,194,304
-words.
+Runs of more than 16,384 bytes without white space are cut. Repetition is measured on the first 4,194,304 words
+and 1,048,576 lines of a document.
 
 ## Signals
 """
