@@ -12,15 +12,25 @@ from dataselect.stages import KINDS, registry
 from dataselect.stages.base import ColumnStage, DedupStage, FittedStage, MapStage, SelectStage
 
 STAGES = {
+    "c4@datatrove": MapStage,
     "exact_dedup": DedupStage,
     "fasttext_label": MapStage,
     "fasttext_quality": MapStage,
     "filter": ColumnStage,
+    "fineweb@datatrove": MapStage,
+    "gneissweb": MapStage,
+    "gopher_quality@datatrove": MapStage,
+    "gopher_quality@dclm": MapStage,
+    "gopher_quality@dolma": MapStage,
+    "gopher_repetition@datatrove": MapStage,
+    "gopher_repetition@dclm": MapStage,
+    "gopher_repetition@dolma": MapStage,
     "join_scores": ColumnStage,
     "length_filter": MapStage,
     "minhash_dedup": DedupStage,
     "ngram_importance": FittedStage,
     "select": SelectStage,
+    "signals": MapStage,
     "url_filter": ColumnStage,
 }
 

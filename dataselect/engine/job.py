@@ -61,6 +61,10 @@ class Job:
     quarantine_bad_shards: bool = False
     """Whether a bad shard is reported instead of stopping the run."""
 
+    def kernels(self) -> list[str]:
+        """Kernel modules that the recipe's stages need besides those that every run loads."""
+        return sorted({name for call in self.stages for name in load(call.use, Path(call.folder)).kernels})
+
 
 @dataclass
 class Context:

@@ -109,7 +109,7 @@ def _ready(busy: Iterable[_Worker]) -> list[_Worker]:
 class _Worker:
     def __init__(self, job: Job) -> None:
         context = mp.get_context("forkserver")
-        context.set_forkserver_preload(["dataselect.engine.preload"])
+        context.set_forkserver_preload(["dataselect.engine.preload", *job.kernels()])
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, job), daemon=True)
         with _no_main_module():

@@ -112,7 +112,10 @@ def tokens(document: bytes, punctuation: bool) -> Iterator[str]:
 
 
 def token_hash(token: str) -> int:
-    encoded = token.encode("utf-8", "surrogateescape")
+    return bytes_hash(token.encode("utf-8", "surrogateescape"))
+
+
+def bytes_hash(encoded: bytes) -> int:
     state = GOLDEN
     for start in range(0, len(encoded), 8):
         block = int.from_bytes(encoded[start : start + 8], "little")

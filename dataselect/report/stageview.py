@@ -29,7 +29,7 @@ def _describe(use: str, cls: type[Stage]) -> dict[str, Any]:
         if name not in _SHARED
     ]
     kind = next(kind for kind in KINDS if issubclass(cls, kind))
-    adds = [p["default"] for p in parameters if p["name"] == "as"]
+    adds = [p["default"] for p in parameters if p["name"] == "as" and p.get("default")]
     names = [p["name"] for p in parameters]
     reads = "columns and input fields" if issubclass(cls, ColumnStage) else "text"
     if issubclass(cls, SelectStage):

@@ -16,7 +16,7 @@ does without it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from functools import cached_property
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
@@ -60,10 +60,20 @@ PLACE_COLUMNS = frozenset({"shard", "part", "row", ORDINAL})
 class Texts:
     """The documents of a batch: valid UTF-8, no nulls."""
 
-    def __init__(self, array: pa.Array, keys: np.ndarray | None = None) -> None:
-        """`keys` uint64[n, 2]: the documents' draw keys (hash of the id if there is one, else the text)."""
+    def __init__(
+        self,
+        array: pa.Array,
+        keys: np.ndarray | None = None,
+        wanted: Mapping[Hashable, int] = MappingProxyType({}),
+    ) -> None:
+        """`keys` uint64[n, 2]: the documents' draw keys (hash of the id if there is one, else the text).
+
+        wanted: what the stages of this read ask of `shared`; see `Stage.wants`.
+        """
         self.array = array
         self._keys = keys
+        self._wanted = wanted
+        self._shared: dict[Hashable, tuple[int, np.ndarray]] = {}
 
     def __len__(self) -> int:
         return len(self.array)
@@ -94,7 +104,23 @@ class Texts:
         """The documents where `mask` is True."""
         if mask.all():
             return self
-        return Texts(self.array.filter(pa.array(mask)), None if self._keys is None else self._keys[mask])
+        keys = None if self._keys is None else self._keys[mask]
+        taken = Texts(self.array.filter(pa.array(mask)), keys, self._wanted)
+        taken._shared = {name: (bits, rows[mask]) for name, (bits, rows) in self._shared.items()}
+        return taken
+
+    def shared(self, name: Hashable, bits: int, compute: Callable[[int], np.ndarray]) -> np.ndarray:
+        """Rows that several stages use, computed once for all of them: one for each document.
+
+        bits: the parts of it that are needed. `compute` is called with these and those that other stages of
+        the read want, and returns an array of len(self) rows; where all are there already it is not called.
+        """
+        there, rows = self._shared.get(name, (0, None))
+        if rows is None or bits & ~there:
+            there = bits | self._wanted.get(name, 0)
+            rows = compute(there)
+            self._shared[name] = there, rows
+        return rows
 
 
 class Stage(BaseModel):
@@ -109,6 +135,10 @@ class Stage(BaseModel):
     """Bump when the output for the same input changes."""
     decide_fields: ClassVar[frozenset[str]] = frozenset()
     """Parameters that `keep` alone reads: changing one recomputes no column."""
+
+    kernels: ClassVar[tuple[str, ...]] = ()
+    """Kernel modules that only such stages need: the fork server compiles or loads them where a recipe has
+    one."""
 
     optional: bool = Field(
         False, description="leave the stage out, and say so, where a file it needs is missing"
@@ -134,7 +164,10 @@ class Stage(BaseModel):
         return {}
 
     def input_columns(self) -> list[str]:
-        """Columns of earlier stages, base columns, and input fields that it reads."""
+        """Columns of earlier stages, base columns, and input fields that it reads.
+
+        A MapStage gets them in `keep` only: they may be made in another read of the text.
+        """
         return []
 
     def field_types(self, known: Mapping[str, str]) -> dict[str, str]:
@@ -144,6 +177,10 @@ class Stage(BaseModel):
         A name that is neither known nor given here is a mistake in the recipe.
         """
         return {}
+
+    def wants(self) -> tuple[Hashable, int]:
+        """(name, bits) of what `columns` will ask of `Texts.shared`; bits 0 for nothing."""
+        return None, 0
 
     def prepare(self) -> dict[str, np.ndarray] | None:
         """Arrays made once from the stage's files (a folded model, target counts), or None."""

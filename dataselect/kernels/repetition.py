@@ -1,0 +1,192 @@
+"""Repeated n-grams of a document's words, orders 2 to 10, in time linear in the number of words.
+
+An n-gram can be repeated only where both (n-1)-grams inside it are. So words get numbers, and each order only
+looks at the positions that the order before left: a pair of numbers is an exact key, and the lists shrink
+quickly in ordinary text. From the positions of the repeated n-grams of an order follow all definitions
+of the field: datatrove's greedy scan, Dolma's sum over occurrences, DCLM's and RedPajama-V2's covered words.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dataselect.kernels.layout import (
+    DUP,
+    ENTROPY,
+    ENTROPY_SCALE,
+    N_REPETITION_COUNTS,
+    N_UNIQUE,
+    TOP,
+)
+from dataselect.kernels.primitives import helper
+from dataselect.kernels.tokens import ONE
+
+
+@helper
+def clear_table(keys: Any, n_entries: int) -> int:
+    """Empty the first slots, a power of two at least twice n_entries; returns their number - 1."""
+    size = 16
+    while size < 2 * n_entries:
+        size *= 2
+    for i in range(size):
+        keys[i] = 0
+    return size - 1
+
+
+@helper
+def find_slot(keys: Any, mask: int, key: Any) -> int:
+    """The slot of the key, or the empty one where it belongs; a key 0 is read as 1."""
+    key = max(key, ONE)
+    slot = np.int64((key * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)) & mask
+    while keys[slot] != 0 and keys[slot] != key:
+        slot = (slot + 1) & mask
+    return slot
+
+
+@helper
+def number_words(hashes: Any, n_words: int, table: Any, lists: Any) -> tuple[int, int]:
+    """Number the distinct words, list the positions of those that repeat; returns (distinct, listed)."""
+    keys, values = table
+    numbers, positions, counts, _ = lists
+    mask = clear_table(keys, n_words)
+    n_distinct = 0
+    for i in range(n_words):
+        slot = find_slot(keys, mask, hashes[i])
+        if keys[slot] == 0:
+            keys[slot] = max(hashes[i], ONE)
+            values[slot] = n_distinct
+            counts[n_distinct] = 0
+            n_distinct += 1
+        numbers[i] = values[slot]
+        counts[values[slot]] += 1
+    n_listed = 0
+    for i in range(n_words):
+        if counts[numbers[i]] > 1:
+            numbers[n_listed] = numbers[i]
+            positions[n_listed] = i
+            n_listed += 1
+    return n_distinct, n_listed
+
+
+@helper
+def next_order(n_listed: int, table: Any, lists: Any) -> tuple[int, int]:
+    """From the repeated (n-1)-grams to the n-grams they make up: (distinct, listed); counts are not yet >= 2.
+
+    Keeps for n-gram number g its count, and its first position in `firsts`.
+    """
+    keys, values = table
+    numbers, positions, counts, firsts = lists
+    mask = clear_table(keys, n_listed)
+    n_distinct = n = 0
+    for i in range(n_listed - 1):
+        if positions[i + 1] == positions[i] + 1:
+            key = np.uint64(numbers[i] + 1) << np.uint64(32) | np.uint64(numbers[i + 1] + 1)
+            slot = find_slot(keys, mask, key)
+            if keys[slot] == 0:
+                keys[slot] = key
+                values[slot] = n_distinct
+                counts[n_distinct] = 0
+                firsts[n_distinct] = positions[i]
+                n_distinct += 1
+            positions[n] = positions[i]
+            numbers[n] = values[slot]
+            counts[values[slot]] += 1
+            n += 1
+    return n_distinct, n
+
+
+@helper
+def keep_repeated(n_listed: int, lists: Any) -> int:
+    numbers, positions, counts, _ = lists
+    n = 0
+    for i in range(n_listed):
+        if counts[numbers[i]] > 1:
+            numbers[n] = numbers[i]
+            positions[n] = positions[i]
+            n += 1
+    return n
+
+
+@helper
+def measure_top(order: int, n_distinct: int, ends: Any, lists: Any, out: Any, at: int) -> None:
+    counts, firsts = lists[2], lists[3]
+    most, chars, longest = np.int64(1), ends[order] - ends[0], np.int64(0)
+    for g in range(n_distinct):
+        count = np.int64(counts[g])
+        if count > 1 and count >= most:
+            length = ends[firsts[g] + order] - ends[firsts[g]]
+            if count > most:
+                most, chars, longest = count, length, length
+            else:
+                longest = max(longest, length)
+    out[at] = most
+    out[at + 1] = chars
+    out[at + 2] = max(longest, chars)
+
+
+@helper
+def measure_repeated(order: int, n_listed: int, ends: Any, lists: Any, out: Any, at: int) -> None:
+    """From the list of positions of repeated n-grams; their counts are used up as marks of the greedy
+    scan.
+    """
+    numbers, positions, counts, _ = lists
+    greedy = total = covered = np.int64(0)
+    next_free = covered_to = np.int64(0)
+    for i in range(n_listed):
+        first = np.int64(positions[i])
+        last = first + order
+        length = ends[last] - ends[first]
+        total += length
+        covered += ends[last] - ends[max(first, covered_to)]
+        covered_to = last
+        if first >= next_free:
+            if counts[numbers[i]] < 0:
+                greedy += length
+                next_free = last
+            else:
+                counts[numbers[i]] = -counts[numbers[i]]
+    out[at] = greedy
+    out[at + 1] = total
+    out[at + 2] = covered
+
+
+@helper
+def all_ngrams(order: int, n_words: int, ends: Any) -> int:
+    """Code points of all n-grams together: the sum of ends[i + order] - ends[i], most of which cancels."""
+    total = np.int64(0)
+    for k in range(order):
+        total += ends[n_words - k] - ends[k]
+    return total
+
+
+@helper
+def count_repetition(words: Any, entropy_too: bool, table: Any, lists: Any, out: Any) -> None:
+    """Fill out[0:N_REPETITION_COUNTS] from words = (hashes, ends, lengths, counts, n_kept).
+
+    table: keys uint64, values int32, of a power of two of at least twice the words' number; lists: numbers,
+    positions, counts, firsts int32. Only the first n_kept words are looked at.
+    """
+    hashes, ends, n_words = words[0], words[1], min(words[3][0], words[4])
+    for i in range(N_REPETITION_COUNTS):
+        out[i] = 0
+    n_distinct, n_listed = number_words(hashes, n_words, table, lists)
+    counts = lists[2]
+    out[N_UNIQUE] = n_distinct
+    if entropy_too and n_words:
+        entropy = 0.0
+        for g in range(n_distinct):
+            share = counts[g] / n_words
+            entropy -= share * np.log(share)
+        out[ENTROPY] = np.int64(np.rint(entropy * ENTROPY_SCALE))
+    for order in range(2, 11):
+        if order > n_words:
+            break
+        n_distinct, n_listed = next_order(n_listed, table, lists)
+        if order < 5:
+            measure_top(order, n_distinct, ends, lists, out, TOP + 3 * (order - 2))
+        n_listed = keep_repeated(n_listed, lists)
+        if order >= 5:
+            measure_repeated(order, n_listed, ends, lists, out, DUP + 4 * (order - 5))
+            out[DUP + 4 * (order - 5) + 3] = all_ngrams(order, n_words, ends)
