@@ -39,10 +39,10 @@ run: setup sample ## The quick start: train a small quality model, run configs/q
 	@$(BIN)/dataselect run configs/quickstart.yaml
 
 test: setup ## The tests, without the slow ones
-	@$(BIN)/python -m pytest -q -m "not slow" $(ARGS)
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow" $(ARGS)
 
 test-all: setup ## All tests
-	@$(BIN)/python -m pytest -q $(ARGS)
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile $(ARGS)
 
 bench: setup sample ## Measure speed and memory end to end (make bench ARGS="--help")
 	@PYTHONPATH=scripts $(BIN)/python -m bench $(ARGS)

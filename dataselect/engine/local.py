@@ -178,9 +178,17 @@ def _serve(connection: Connection, job: Job) -> None:
             result = execute(context, task)
             reporter.flush()
             pa.default_memory_pool().release_unused()  # else a worker keeps the peak of its largest task
-            connection.send(("done", result))
+            _send(connection, ("done", result))
         except DataselectError as error:
-            connection.send(("error", error))
+            _send(connection, ("error", error))
+
+
+def _send(connection: Connection, message: tuple[Any, ...]) -> None:
+    """Tell the coordinator; where it is gone, however it went, go too, without a word."""
+    try:
+        connection.send(message)
+    except OSError:
+        os._exit(1)
 
 
 def _receive(connection: Connection, tasks: deque[Task], arrived: threading.Semaphore) -> None:
@@ -211,6 +219,6 @@ class _Reporter:
     def flush(self) -> None:
         """Send what is counted."""
         if self._n_docs or self._n_bytes:
-            self._connection.send(("progress", self._n_docs, self._n_bytes))
+            _send(self._connection, ("progress", self._n_docs, self._n_bytes))
         self._n_docs = self._n_bytes = 0
         self._last = time.monotonic()
