@@ -338,7 +338,7 @@ GNEISSWEB = [  # D, Q, category, tokens per character, sentences of n words -> k
 def test_gneissweb_is_the_rule_of_the_paper():
     chosen = registry()["gneissweb"](dclm="d", quality="q", categories=["med", "tech"], tokens_per_char="e")
     batch = Texts(pa.array([" ".join(["word"] * row[4]) + "." for row in GNEISSWEB], pa.large_string()))
-    columns = dict(chosen.columns(batch, {}))
+    columns = dict(compute(batch, ["gneissweb.readability"]))
     d, q, cat, e = (np.array([row[i] for row in GNEISSWEB]) for i in range(4))
     columns |= {
         "d": d.astype(np.float32),
@@ -349,7 +349,9 @@ def test_gneissweb_is_the_rule_of_the_paper():
     }
     kept = ~np.logical_or.reduce([*chosen.keep(columns).values()])
     assert kept.tolist() == [row[5] for row in GNEISSWEB]
-    assert chosen.input_columns() == ["d", "q", "med", "tech", "e"]
+    assert chosen.input_columns() == ["d", "q", "gneissweb.readability", "med", "tech", "e"]
+    nothing = {name: pa.nulls(1, pa.float32()) for name in chosen.input_columns()}
+    assert [rule[0] for rule in chosen.keep(nothing).values()] == [True, True]
 
 
 def test_readability_counts_short_words_twice_and_leaves_out_short_sentences():

@@ -213,9 +213,8 @@ class _SegmentWriter:
         self._stored_inputs: dict[str, pa.Array] = {}
         self._last = last
         self._shared: dict[Hashable, int] = {}
-        for name, bits in (
-            context.stages[call.calls[i].stage].wants() for i in missing if call.calls[i].role == "columns"
-        ):
+        mappers = [context.stages[call.calls[i].stage] for i in missing if call.calls[i].role == "columns"]
+        for name, bits in (stage.wants() for stage in mappers):
             self._shared[name] = self._shared.get(name, 0) | bits
         needs = any(call.calls[i].role in ("base", "sample") for i in missing)
         self._needs_keys = needs or (self._alive is None and context.job.sample_share < 1)
@@ -238,8 +237,7 @@ class _SegmentWriter:
         self._clock.lap("base")
         if 0 in self._sinks and self._calls[0].role == "base":
             cast("BaseSink", self._sinks[0]).add(batch, arrays, alive)
-        texts = Texts(batch.texts, arrays.get("key"), self._shared).take(alive)
-        rows = batch.rows[alive]
+        texts, rows = Texts(batch.texts, arrays.get("key"), self._shared).take(alive), batch.rows[alive]
         # Columns of the current rows that were computed here and that rules to come will ask for.
         live = self._base_inputs(batch, arrays, alive)
         for i, call in enumerate(self._calls[: self._last + 1]):
@@ -309,8 +307,6 @@ class _SegmentWriter:
             columns = as_columns(pa.table(typed))
         else:
             columns = as_columns(self._stored[i].take(rows))
-        if call.role == "columns" and stage.input_columns():
-            return everything  # they may be of another read; the rows are dropped where masks are made
         for broken in stage.keep(columns).values():
             everything &= ~broken
         return everything

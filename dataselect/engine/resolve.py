@@ -14,7 +14,7 @@ from dataselect.engine.columns import as_columns, stored_columns, unpack
 from dataselect.engine.inputs import SegmentRefs, input_columns
 from dataselect.engine.job import Context
 from dataselect.io.bundle import Bundle
-from dataselect.stages.base import Columns, ColumnStage, MapStage, PoolBatch, SelectStage
+from dataselect.stages.base import ColumnStage, PoolBatch, SelectStage
 
 QUARANTINED = -1
 KEPT = -2
@@ -69,11 +69,8 @@ def _broken_rules(
     this = context.stages[stage]
     if isinstance(this, ColumnStage) or stage in refs.columns:
         own = stored_columns(context.bundle(refs.columns[stage]), alive) if stage in refs.columns else {}
-        names = this.input_columns() if isinstance(this, ColumnStage | MapStage) else []
-        inputs: Columns = input_columns(context, refs, names, alive)
-        if names and isinstance(this, MapStage):
-            inputs = as_columns(pa.table(inputs))
-        return this.keep({**inputs, **own})
+        names = this.input_columns() if isinstance(this, ColumnStage) else []
+        return this.keep(input_columns(context, refs, names, alive) | own)
     if stage in refs.barriers:
         name, number = refs.barriers[stage]
         kept = unpack(context.bundle(name).array(f"keep/{number}"), refs.n_rows)

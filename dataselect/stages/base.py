@@ -164,10 +164,7 @@ class Stage(BaseModel):
         return {}
 
     def input_columns(self) -> list[str]:
-        """Columns of earlier stages, base columns, and input fields that it reads.
-
-        A MapStage gets them in `keep` only: they may be made in another read of the text.
-        """
+        """Columns of earlier stages, base columns, and input fields that it reads."""
         return []
 
     def field_types(self, known: Mapping[str, str]) -> dict[str, str]:
