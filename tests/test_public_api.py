@@ -13,6 +13,7 @@ from dataselect.stages.base import ColumnStage, DedupStage, FittedStage, MapStag
 
 STAGES = {
     "c4@datatrove": MapStage,
+    "cross_entropy_difference": FittedStage,
     "exact_dedup": DedupStage,
     "fasttext_label": MapStage,
     "fasttext_quality": MapStage,

@@ -91,6 +91,16 @@ def token_lists(offsets: np.ndarray, data: np.ndarray) -> tuple[np.ndarray, np.n
     return token_offsets, out[: token_offsets[-1]].copy()
 
 
+def take_lists(
+    token_offsets: np.ndarray, tokens: np.ndarray, docs: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The lists of some documents (int64, any order, repeats allowed), as `token_lists` gives them."""
+    counts = np.diff(token_offsets)[docs]
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+    places = np.arange(offsets[-1]) + np.repeat(token_offsets[docs] - offsets[:-1], counts)
+    return offsets, tokens[places]
+
+
 @njit(inline="always")
 def _find(table: Any, n_slots: Word, key: Word) -> Word:
     """The packed logs of an n-gram, _MISSING where it is not in the table."""
