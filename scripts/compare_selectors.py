@@ -27,11 +27,15 @@ from dataselect.report.compareview import render
 SELECTORS: dict[str, list[dict[str, Any]]] = {
     "random": [{"use": "select", "method": "uniform", "seed": 99}],
     "dsir": [
+        {"use": "ngram_importance", "target": "fit.jsonl", "sample": "all"},
+        {"use": "select", "by": "importance", "method": "resample", "seed": 1},
+    ],
+    "dsir_per_token": [
         {"use": "ngram_importance", "target": "fit.jsonl", "sample": "all", "per": "token"},
         {"use": "select", "by": "importance", "method": "resample", "temperature": 0.01, "seed": 1},
     ],
     "dsir_top_k": [
-        {"use": "ngram_importance", "target": "fit.jsonl", "sample": "all", "per": "token"},
+        {"use": "ngram_importance", "target": "fit.jsonl", "sample": "all"},
         {"use": "select", "by": "importance", "method": "top_k"},
     ],
     "moore_lewis": [

@@ -7,6 +7,7 @@ from typing import Any
 from dataselect.report.funnel import table
 
 _MAX_SHARES = 6
+_MEASURES = ("kl_reduction", "kl_reduction_2", "bits_per_byte")
 
 
 def render(report: dict[str, Any]) -> str:
@@ -28,51 +29,39 @@ def _header(report: dict[str, Any]) -> list[str]:
     sizes = [f"{of['docs']:,} documents, {of['tokens']:,} tokens" for of in (target, raw)]
     cut = f"each cut to {report['tokens']:,} tokens ({why}) by hash order"
     controls = f"controls are drawn from raw, {report['seeds']} seeds: mean +- standard deviation"
-    return [f"target {sizes[0]}; raw {sizes[1]}", f"{cut}; {controls}"]
+    return [f"target {sizes[0]}; raw {sizes[1]}", cut, controls]
 
 
 def _measures(report: dict[str, Any]) -> list[str]:
-    n_seeds = report["seeds"]
-    rows = [["", "docs", "KL reduction", "KL red. (3-grams)", "bits per byte", f"better than (of {n_seeds})"]]
-    shared: dict[str, Any] | None = None
+    beats = f"beats, of {report['seeds']} draws"
+    rows = [["", "docs", "KL reduction", "KL red. (3-grams)", "bits per byte", beats]]
     for selection in report["selections"]:
-        measured = selection["measures"]
-        rows.append(
-            [
-                selection["name"],
-                f"{measured['docs']:,}",
-                f"{measured['kl_reduction']:.4f}",
-                f"{measured['kl_reduction_2']:.4f}",
-                f"{measured['bits_per_byte']:.4f}",
-                "",
-            ]
-        )
-        for kind, control in selection["controls"].items():
-            if kind == "random":
-                shared = control
-            rows.append(_control(f"  beside {kind}", control, measured))
-    if shared is not None:
-        rows.append(_control("random", shared, None))
+        own, controls = selection["measures"], dict(selection["controls"])
+        figures = [f"{own[measure]:.4f}" for measure in _MEASURES]
+        rows.append([selection["name"], f"{own['docs']:,}", *figures, _beaten(controls.pop("random"), own)])
+        rows += [[*_control(f"  {kind}", found), _beaten(found, own)] for kind, found in controls.items()]
     raw = report["raw"]["divergence"]
-    most = ["all there is to gain", "", f"{raw['kl_reduction']:.4f}", f"{raw['kl_reduction_2']:.4f}", "", ""]
-    return [*table([*rows, most]), "KL reduction in nats: higher is better; bits per byte: lower is better"]
+    random = _control("random", report["selections"][0]["controls"]["random"])
+    most = f"at most {raw['kl_reduction']:.4f} and {raw['kl_reduction_2']:.4f}"
+    return [
+        *table([*rows, [*random, ""]]),
+        f"KL reduction in nats: more is better, {most}; bits per byte: less is better",
+        f"'{beats}': by each of the three measures, of 'random' or of the row's own control",
+    ]
 
 
-def _control(name: str, control: dict[str, Any], measured: dict[str, Any] | None) -> list[str]:
-    cells = [name, f"{control['docs']['mean']:,.0f}"]
-    spreads = (control[measure] for measure in ("kl_reduction", "kl_reduction_2", "bits_per_byte"))
-    cells += [f"{spread['mean']:.4f} +- {spread['sd']:.4f}" for spread in spreads]
-    return [*cells, "" if measured is None else _beaten(control, measured)]
+def _control(name: str, control: dict[str, Any]) -> list[str]:
+    spreads = (control[measure] for measure in _MEASURES)
+    figures = (f"{spread['mean']:.4f} +- {spread['sd']:.4f}" for spread in spreads)
+    return [name, f"{control['docs']['mean']:,.0f}", *figures]
 
 
 def _beaten(control: dict[str, Any], measured: dict[str, Any]) -> str:
     """How many draws the selection beats, by each measure."""
-    kl, kl_2, bits = (control[m]["values"] for m in ("kl_reduction", "kl_reduction_2", "bits_per_byte"))
-    beaten = [
-        sum(measured["kl_reduction"] > value for value in kl),
-        sum(measured["kl_reduction_2"] > value for value in kl_2),
-        sum(measured["bits_per_byte"] < value for value in bits),
-    ]
+    beaten = []
+    for measure in _MEASURES:
+        sign = -1 if measure == "bits_per_byte" else 1
+        beaten.append(sum(sign * measured[measure] > sign * value for value in control[measure]["values"]))
     return " ".join(map(str, beaten))
 
 
