@@ -138,7 +138,7 @@ def test_raw_itself_gains_nothing(folder):
 def corpus_of(n_tokens):
     n_tokens = np.array(n_tokens)
     keys = np.random.default_rng(3).integers(0, 2**63, (len(n_tokens), 2)).astype(np.uint64)
-    return Corpus(None, keys, keys[:, 0], n_tokens, n_tokens, np.zeros(len(n_tokens), np.int32), 0)
+    return Corpus(None, keys, keys[:, 0], n_tokens, n_tokens, np.zeros(len(n_tokens), np.int32), {}, 0)
 
 
 def test_a_cut_fills_the_budget_exactly_and_a_larger_one_holds_it():

@@ -28,6 +28,7 @@ STAGES = {
     "gopher_repetition@dolma": MapStage,
     "join_scores": ColumnStage,
     "length_filter": MapStage,
+    "loss_difference": ColumnStage,
     "minhash_dedup": DedupStage,
     "ngram_importance": FittedStage,
     "select": SelectStage,

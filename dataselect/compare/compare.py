@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 
-from dataselect.compare.corpus import Corpus, Lists, read_corpus, read_tokens, read_values
+from dataselect.compare.corpus import Corpus, Grouping, Lists, check_column, read_corpus, read_tokens
 from dataselect.compare.draws import Draw, cut, length_groups, lists_of, matched, quotas
 from dataselect.compare.measures import SPACES, Target, divergence
 from dataselect.compare.spec import CompareSpec, Documents, Inputs, find_inputs
@@ -52,21 +51,16 @@ class _Words:
         return self.words
 
 
-@dataclass(frozen=True)
-class _Grouping:
-    """A column of raw as groups."""
-
-    of_doc: np.ndarray
-    """int64[n_raw]."""
-    names: list[str]
-
-
 class _Comparison:
     def __init__(self, spec: CompareSpec, inputs: Inputs, listener: Listener) -> None:
         self._spec, self._listener = spec, listener
         self._words = _Words()
         self._raw_counts = {name: np.zeros(space.n_buckets, np.int64) for name, space in SPACES.items()}
-        self._raw = self._read(inputs.raw, self._count_raw)
+        columns = {"--source-column": spec.source, "--language-column": spec.language}
+        asked = {option: column for option, column in columns.items() if column is not None}
+        for option, column in asked.items():
+            check_column(inputs.raw, column, option)
+        self._raw = self._read(inputs.raw, self._count_raw, set(asked.values()))
         raw_words = self._words.merge()
         if not self._raw.n_tokens.sum():
             raise DataselectError("--raw: the shards have no words")
@@ -74,18 +68,17 @@ class _Comparison:
         self._target_docs = self._read(inputs.target)
         self._warnings: list[str] = []
         self._n_tokens = self._common_size()
-        self._sources = self._grouping(inputs.raw, spec.source, "--source-column")
-        self._languages = self._grouping(inputs.raw, spec.language, "--language-column")
+        self._groupings = self._group_raw()
         self._in_raw = [_find(corpus, self._raw) for corpus in self._selections]
         self._target, self._unseen = self._make_target(raw_words)
 
-    def _read(self, documents: Documents, seen: Any = None) -> Corpus:
+    def _read(self, documents: Documents, seen: Any = None, columns: Collection[str] = ()) -> Corpus:
         def add(offsets: np.ndarray, tokens: np.ndarray) -> None:
             self._words.add(tokens)
             if seen is not None:
                 seen((offsets, tokens))
 
-        return read_corpus(documents, self._listener, add)
+        return read_corpus(documents, self._listener, add, columns)
 
     def _count_raw(self, lists: Lists) -> None:
         for name, space in SPACES.items():
@@ -98,14 +91,12 @@ class _Comparison:
         sizes = [int(corpus.n_tokens.sum()) for corpus in [*self._selections, self._raw]]
         return min(*sizes, self._spec.max_tokens)
 
-    def _grouping(self, raw: Documents, column: str | None, option: str) -> _Grouping | None:
-        if column is None:
-            if option != "--source-column":
-                return None
-            return _Grouping(self._raw.shard.astype(np.int64), [shard.name for shard in raw.shards])
-        values = np.array(read_values(raw, column, option, self._listener), dtype=object)
-        names, of_doc = np.unique(values.astype(str), return_inverse=True)
-        return _Grouping(of_doc.astype(np.int64), names.tolist())
+    def _group_raw(self) -> dict[str, Grouping]:
+        """Raw by source (its column, or the shard) and, where asked for, by language."""
+        raw, spec = self._raw, self._spec
+        by_shard = Grouping(raw.shard.astype(np.int64), [shard.name for shard in raw.documents.shards])
+        found = {"sources": raw.groups[spec.source] if spec.source is not None else by_shard}
+        return found | ({"languages": raw.groups[spec.language]} if spec.language is not None else {})
 
     def _make_target(self, raw_words: np.ndarray) -> tuple[Target, dict[str, float]]:
         corpus = self._target_docs
@@ -159,10 +150,9 @@ class _Comparison:
         for i, (corpus, draw) in enumerate(zip(self._selections, cuts, strict=True)):
             sizes = corpus.n_tokens[draw.docs]
             kinds = {"same lengths": (raw_lengths, length_groups(sizes))}
-            if self._spec.source is not None and self._sources is not None:
-                in_raw = self._in_raw[i][draw.docs]
-                own = np.where(in_raw >= 0, self._sources.of_doc[in_raw], -1)
-                kinds["same sources"] = (self._sources.of_doc, own)
+            if self._spec.source is not None:
+                in_raw, of_raw = self._in_raw[i][draw.docs], self._groupings["sources"].of_doc
+                kinds["same sources"] = (of_raw, np.where(in_raw >= 0, of_raw[in_raw], -1))
             for kind, (of_raw, own) in kinds.items():
                 quota = quotas(own, sizes, 1 + max(int(of_raw.max()), int(own.max())))
                 if quota[np.unique(of_raw)].any():
@@ -199,12 +189,10 @@ class _Comparison:
             "measures": measured,
             "controls": {kind: _spread(found, measured) for kind, found in own.items()},
         }
-        for what, grouping in (("sources", self._sources), ("languages", self._languages)):
-            if grouping is not None:
-                of_doc = np.where(in_raw >= 0, grouping.of_doc[in_raw], -1)
-                described[what] = _shares(
-                    quotas(of_doc, corpus.n_tokens, len(grouping.names)), grouping.names
-                )
+        for what, grouping in self._groupings.items():
+            of_doc = np.where(in_raw >= 0, grouping.of_doc[in_raw], -1)
+            quota = quotas(of_doc, corpus.n_tokens, len(grouping.names))
+            described[what] = _shares(quota, grouping.names)
         return described
 
     def _header(self) -> dict[str, Any]:
@@ -232,10 +220,9 @@ class _Comparison:
             },
             "warnings": self._warnings,
         }
-        for what, grouping in (("sources", self._sources), ("languages", self._languages)):
-            if grouping is not None:
-                quota = quotas(grouping.of_doc, raw.n_tokens, len(grouping.names))
-                header["raw"][what] = _shares(quota, grouping.names)
+        for what, grouping in self._groupings.items():
+            quota = quotas(grouping.of_doc, raw.n_tokens, len(grouping.names))
+            header["raw"][what] = _shares(quota, grouping.names)
         return header
 
     def _warn(self) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dataselect.compare.spec import Documents
 from dataselect.core.errors import RecipeError
@@ -16,11 +16,21 @@ from dataselect.core.names import nearest
 from dataselect.core.pieces import SUFFIXES, Piece, Shard, suffix_of
 from dataselect.engine.columns import describe_texts
 from dataselect.io.batch import TextBatch
+from dataselect.io.fields import FieldSpec
 from dataselect.io.peek import column_names
 from dataselect.io.reader import iter_piece
 
 Lists = tuple[np.ndarray, np.ndarray]
 """(token_offsets int64[n + 1], tokens uint64) of kernels.language_model."""
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """Documents by the value of a column."""
+
+    of_doc: np.ndarray
+    """int64[n]: index into `names`."""
+    names: list[str]
 
 
 @dataclass(frozen=True)
@@ -38,6 +48,8 @@ class Corpus:
     """int64[n] of text."""
     shard: np.ndarray
     """int32[n]: index into documents.shards."""
+    groups: dict[str, Grouping]
+    """Column -> its values, of the columns that were asked for."""
     n_bad_rows: int
 
     def __len__(self) -> int:
@@ -54,15 +66,18 @@ class Corpus:
 
 
 def read_corpus(
-    documents: Documents, listener: Listener, seen: Callable[[np.ndarray, np.ndarray], None]
+    documents: Documents,
+    listener: Listener,
+    seen: Callable[[np.ndarray, np.ndarray], None],
+    columns: Collection[str] = (),
 ) -> Corpus:
     """Read all shards once; `seen` gets the token lists of each batch. BadShard."""
     from dataselect.kernels.language_model import token_lists
 
     keys, text_ids = [np.empty((0, 2), np.uint64)], [np.empty(0, np.uint64)]
     n_tokens, n_bytes, shard = [], [], []
-    n_bad = 0
-    for number, batch in _batches(documents, listener):
+    n_bad, codes = 0, {column: _Codes() for column in columns}
+    for number, batch in _batches(documents, listener, columns):
         described = describe_texts(batch.texts, batch.ids)
         offsets, tokens = token_lists(*_buffers(batch.texts))
         seen(offsets, tokens)
@@ -72,6 +87,8 @@ def read_corpus(
         n_tokens.append(np.diff(offsets))
         shard.append(np.full(len(offsets) - 1, number, np.int32))
         n_bad += len(batch.bad)
+        for column, values in batch.fields.items():
+            codes[column].add(values)
     none = np.empty(0, np.int64)
     return Corpus(
         documents,
@@ -80,6 +97,7 @@ def read_corpus(
         np.concatenate([none, *n_tokens]),
         np.concatenate([none, *n_bytes]),
         np.concatenate([np.empty(0, np.int32), *shard]),
+        {column: found.grouping() for column, found in codes.items()},
         n_bad,
     )
 
@@ -99,8 +117,27 @@ def read_tokens(corpus: Corpus, wanted: np.ndarray, listener: Listener) -> tuple
     return np.cumsum(wanted) - 1, (np.cumsum(np.concatenate(counts)), np.concatenate(parts))
 
 
-def read_values(documents: Documents, column: str, option: str, listener: Listener) -> list[str]:
-    """The values of one more column, a text for each document ('' where there is none)."""
+class _Codes:
+    """Numbers for the different values of a column."""
+
+    def __init__(self) -> None:
+        self._code: dict[str, int] = {}
+        self._parts = [np.empty(0, np.int64)]
+
+    def add(self, values: pa.Array) -> None:
+        encoded = pc.dictionary_encode(values.fill_null(""))
+        new = [self._code.setdefault(value, len(self._code)) for value in encoded.dictionary.to_pylist()]
+        self._parts.append(np.array(new, np.int64)[encoded.indices.to_numpy(zero_copy_only=False)])
+
+    def grouping(self) -> Grouping:
+        names = sorted(self._code)
+        place = np.empty(len(names), np.int64)  # by name, not by first appearance
+        place[[self._code[name] for name in names]] = np.arange(len(names))
+        return Grouping(place[np.concatenate(self._parts)], names)
+
+
+def check_column(documents: Documents, column: str, option: str) -> None:
+    """RecipeError where the first shard has no such column."""
     for shard in documents.shards[:1]:
         names = column_names(shard)
         if names and column not in names:
@@ -108,19 +145,15 @@ def read_values(documents: Documents, column: str, option: str, listener: Listen
                 f"{option}: no column '{column}' in {shard.name}, which has {', '.join(names[:12])}"
                 f"{nearest(column, names)}"
             )
-    asked = dataclasses.replace(documents, read=dataclasses.replace(documents.read, id=column))
-    values: list[str] = []
-    for _, batch in _batches(asked, listener):
-        assert batch.ids is not None
-        values += [value or "" for value in batch.ids.to_pylist()]
-    return values
 
 
-def _batches(documents: Documents, listener: Listener) -> Iterator[tuple[int, TextBatch]]:
-    shards = documents.shards
+def _batches(
+    documents: Documents, listener: Listener, columns: Collection[str] = ()
+) -> Iterator[tuple[int, TextBatch]]:
+    shards, fields = documents.shards, [FieldSpec(column, "string") for column in columns]
     listener.phase(f"read {documents.name}", len(shards), len(shards), sum(shard.size for shard in shards))
     for number, shard in enumerate(shards):
-        for batch in iter_piece(_piece(shard), documents.read):
+        for batch in iter_piece(_piece(shard), documents.read, fields=fields):
             listener.progress(batch.n_rows, batch.n_bytes_read)
             yield number, batch
         listener.task_done(shard.name, shard.size, {})
