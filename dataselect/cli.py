@@ -324,6 +324,8 @@ def compare(
 
     if plot is not None and plot.suffix != ".svg":
         raise RecipeError(f"--plot {plot}: expected a name that ends in .svg")
+    if plot is not None and not plot.parent.is_dir():
+        raise RecipeError(f"--plot {plot}: there is no folder {plot.parent}")
     spec = CompareSpec(
         selections=tuple(selections),
         target=tuple(target),

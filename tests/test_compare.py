@@ -302,3 +302,17 @@ def test_a_selection_from_elsewhere_gets_a_warning(folder, tmp_path):
     whole = spec(folder, "a", seeds=2)
     elsewhere = replace(whole, selections=(str(tmp_path / "other.jsonl"),))
     assert any("200 of 200 documents of 'other' are not in raw" in w for w in compare(elsewhere)["warnings"])
+
+
+def test_few_tokens_and_bad_rows_get_a_warning(folder, tmp_path):
+    (tmp_path / "few.jsonl").write_text('{"text": "a1 a2 common3", "id": "n"}\n{"id": "without"}\n')
+    few = replace(spec(folder, seeds=2), selections=(str(tmp_path / "few.jsonl"),))
+    warnings = " ".join(compare(few)["warnings"])
+    assert "only 3 tokens of each" in warnings
+    assert "few: 1 rows could not be read" in warnings
+
+
+def test_a_picture_that_cannot_be_written_is_found_before_the_work(folder, tmp_path, cli):
+    options = [folder / "a.jsonl", "--raw", "/nowhere/*", "--target", folder / "target.jsonl", "--plot"]
+    assert "ends in .svg" in cli("compare", *options, "p.png").err
+    assert "there is no folder" in cli("compare", *options, tmp_path / "none" / "p.svg").err

@@ -103,7 +103,8 @@ class _Comparison:
         everything = np.ones(len(corpus), bool)
         _, lists = read_tokens(corpus, everything, self._listener)
         if not len(lists[1]):
-            raise DataselectError("--target: the documents have no words: nothing can be like them")
+            bad = f" ({corpus.n_bad_rows:,} rows could not be read)" if corpus.n_bad_rows else ""
+            raise DataselectError(f"--target: the documents have no words{bad}: nothing can be like them")
         counts = {name: space.counts(lists) for name, space in SPACES.items()}
         target = Target(
             lists,
@@ -233,6 +234,15 @@ class _Comparison:
                 f"the target has {len(target):,} documents and {n_tokens:,} tokens: what is measured against "
                 "so few is mostly chance"
             )
+        if self._n_tokens < FEW_TOKENS:
+            warnings.append(
+                f"only {self._n_tokens:,} tokens of each are compared: differences are mostly chance"
+            )
+        for corpus in (self._raw, target, *self._selections):
+            if corpus.n_bad_rows:
+                warnings.append(
+                    f"{corpus.name}: {corpus.n_bad_rows:,} rows could not be read, and are left out"
+                )
         if self._unseen["words"] > MANY_UNSEEN:
             warnings.append(
                 f"{self._unseen['words']:.0%} of the target's words are nowhere in raw (of its n-grams "
