@@ -270,6 +270,81 @@ def train(
 
 
 @app.command()
+def compare(
+    selections: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[NAME=]SELECTION...",
+            help="recipes that were run, output folders, or glob patterns of shards",
+            show_default=False,
+        ),
+    ],
+    target: Annotated[
+        list[str],
+        typer.Option(help="shards of the target, NOT those selected by; a glob pattern, repeat for more"),
+    ],
+    raw: Annotated[
+        list[str],
+        typer.Option(
+            help="shards that were selected from  [default: those of the first recipe]", show_default=False
+        ),
+    ] = [],
+    text: Annotated[str, typer.Option(help="text column")] = "text",
+    id_column: Annotated[
+        str | None,
+        typer.Option("--id", help="column with the document's id; else documents are known by their text"),
+    ] = None,
+    source_column: Annotated[
+        str | None, typer.Option(help="column of raw with the source: adds controls of the same sources")
+    ] = None,
+    language_column: Annotated[
+        str | None, typer.Option(help="column of raw with the language, for the report")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="random draws for each control")] = 5,
+    order: Annotated[int, typer.Option(help="longest n-gram of the language models")] = 3,
+    max_tokens: Annotated[
+        int, typer.Option(help="compare at most so many tokens of each; bounds memory and time")
+    ] = 4_000_000,
+    plot: Annotated[
+        Path | None, typer.Option(help="also write a picture, an .svg file", show_default=False)
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="no progress")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Say which selection is most like a held-out target, at equal tokens and beside random controls.
+
+    \b
+      dataselect compare dsir.yaml topk.yaml --target heldout.jsonl
+      dataselect compare a=out-a b='other/*.jsonl.zst' --raw 'raw/*' --target heldout.jsonl
+    """  # noqa: D301 - click keeps the lines of a paragraph that begins with a backspace
+    from dataselect.compare.compare import compare as compare_selections
+    from dataselect.compare.spec import CompareSpec
+    from dataselect.report import compareplot, compareview
+    from dataselect.report.progress import Progress
+
+    if plot is not None and plot.suffix != ".svg":
+        raise RecipeError(f"--plot {plot}: expected a name that ends in .svg")
+    if plot is not None and not plot.parent.is_dir():
+        raise RecipeError(f"--plot {plot}: there is no folder {plot.parent}")
+    spec = CompareSpec(
+        selections=tuple(selections),
+        target=tuple(target),
+        raw=tuple(raw),
+        text=text,
+        id=id_column,
+        source=source_column,
+        language=language_column,
+        seeds=seeds,
+        order=order,
+        max_tokens=max_tokens,
+    )
+    report = compare_selections(spec, None if quiet else Progress())
+    if plot is not None:
+        plot.write_text(compareplot.render(report), "utf-8")
+    _print(report, as_json, compareview.render)
+
+
+@app.command()
 def ls(
     output: Annotated[str, typer.Argument(help="output folder", show_default=False)],
     as_json: JsonOption = False,

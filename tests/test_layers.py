@@ -1,7 +1,7 @@
 """Imports point one way.
 
-    cli -> report -> runner, walk, dedups, publish, card, training, sketching -> planning, engine -> stages
-    -> io -> kernels -> core
+    cli -> report -> runner, walk, dedups, publish, card, training, sketching, compare -> planning, engine
+    -> stages -> io -> kernels -> core
 
 A module may import its own package and what lies below it. Siblings on one level (planning and engine)
 don't know each other. Two rules more keep the coordinator light: numba is imported at module level only
@@ -25,13 +25,13 @@ LEVELS = [
     {"io"},
     {"stages"},
     {"planning", "engine"},
-    {"runner", "walk", "dedups", "publish", "card", "training", "sketching"},
+    {"runner", "walk", "dedups", "publish", "card", "training", "sketching", "compare"},
     {"report"},
     {"cli"},
     {"__main__", "__init__"},
 ]
 # One group of modules, not layers.
-FREE_SIBLINGS = {"runner", "walk", "dedups", "publish", "card", "training", "sketching"}
+FREE_SIBLINGS = {"runner", "walk", "dedups", "publish", "card", "training", "sketching", "compare"}
 WORKERS_ONLY = {"engine/preload.py"}  # imported by the fork server
 
 

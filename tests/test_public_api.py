@@ -13,6 +13,7 @@ from dataselect.stages.base import ColumnStage, DedupStage, FittedStage, MapStag
 
 STAGES = {
     "c4@datatrove": MapStage,
+    "cross_entropy_difference": FittedStage,
     "exact_dedup": DedupStage,
     "fasttext_label": MapStage,
     "fasttext_quality": MapStage,
@@ -27,6 +28,7 @@ STAGES = {
     "gopher_repetition@dclm": MapStage,
     "gopher_repetition@dolma": MapStage,
     "length_filter": MapStage,
+    "loss_difference": ColumnStage,
     "minhash_dedup": DedupStage,
     "ngram_importance": FittedStage,
     "select": SelectStage,

@@ -36,7 +36,9 @@ def folder(tmp_path_factory, sample):
     for path in sorted((sample / "raw").rglob("*")):
         if path.name.endswith((".jsonl.zst", ".parquet")):
             shutil.copy(path, raw)
-    shutil.copy(sample / "target.jsonl", folder / "data")
+    target = (sample / "target.jsonl").read_text("utf-8").splitlines(keepends=True)
+    (folder / "data" / "target.jsonl").write_text("".join(target[::2]), "utf-8")
+    (folder / "data" / "heldout.jsonl").write_text("".join(target[1::2]), "utf-8")
     for name in ("hq.jsonl", "lq.jsonl"):
         shutil.copy(sample / name, folder)
     recipe = next(block for block in blocks("yaml") if block.startswith("input:"))
@@ -53,7 +55,7 @@ def test_the_commands_of_the_readme_run_in_order(folder):
     pytest.importorskip("fasttext", reason="training needs the fasttext package")
     # The model comes first.
     lines = sorted(commands(), key=lambda line: not line.startswith("dataselect train"))
-    assert {line.split()[1] for line in lines} == {"plan", "run", "ls", "train"}
+    assert {line.split()[1] for line in lines} == {"plan", "run", "ls", "train", "compare"}
     for line in lines:
         done = run(shlex.split(line)[1:], folder)
         assert done.returncode == 0, f"{line}\n{done.stderr}"

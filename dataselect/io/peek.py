@@ -7,11 +7,13 @@ import json
 
 import pyarrow as pa
 
+from dataselect.core.errors import BadModel
+from dataselect.core.names import nearest
 from dataselect.core.pieces import SUFFIXES, Shard, suffix_of
 from dataselect.io.arrow_stream import schema_of
 from dataselect.io.lines import iter_line_blocks
 from dataselect.io.parquet import describe
-from dataselect.io.reader import ShardSource
+from dataselect.io.reader import ShardSource, file_shard
 
 _ROWS = 100
 
@@ -66,3 +68,13 @@ def _paths(row: dict[str, object], prefix: str = "") -> list[str]:
         if isinstance(value, dict):
             names += _paths(value, f"{prefix}{key}.")
     return names
+
+
+def check_text_column(path: str, column: str) -> None:
+    """BadModel where a target file has no such column in its first rows."""
+    names = column_names(file_shard(path))
+    if names and column not in names:
+        raise BadModel(
+            f"{path}: no column '{column}' (target_text); it has {', '.join(names[:12])}"
+            f"{nearest(column, names)}"
+        )

@@ -2,6 +2,28 @@
 
 from __future__ import annotations
 
-from dataselect.kernels import fasttext, groups, hashing, jaccard, minhash, ngrams, rows, text, wordpunct
+from dataselect.kernels import (
+    fasttext,
+    groups,
+    hashing,
+    jaccard,
+    language_model,
+    minhash,
+    ngrams,
+    rows,
+    text,
+    wordpunct,
+)
 
-__all__ = ["fasttext", "groups", "hashing", "jaccard", "minhash", "ngrams", "rows", "text", "wordpunct"]
+__all__ = [
+    "fasttext",
+    "groups",
+    "hashing",
+    "jaccard",
+    "language_model",
+    "minhash",
+    "ngrams",
+    "rows",
+    "text",
+    "wordpunct",
+]

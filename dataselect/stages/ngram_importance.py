@@ -21,7 +21,6 @@ from pydantic import BeforeValidator, Field, field_validator
 
 from dataselect.core.errors import BadModel
 from dataselect.core.fixed_log import FIXED_BITS, fixed_log
-from dataselect.core.names import nearest
 from dataselect.core.sizes import ByteSize, parse_bytes
 from dataselect.stages.base import Columns, FittedStage, Model, ModelPath, Rules, Texts
 from dataselect.stages.draws import uniform_draws
@@ -112,16 +111,10 @@ class NgramImportance(FittedStage):
         return super().compute_params() | {"targets": list(self._targets())}
 
     def check_files(self) -> None:
-        from dataselect.io.peek import column_names
-        from dataselect.io.reader import file_shard
+        from dataselect.io.peek import check_text_column
 
         for path in self.file_fields().values():
-            names = column_names(file_shard(path))
-            if names and self.target_text not in names:
-                raise BadModel(
-                    f"{path}: no column '{self.target_text}' (target_text); it has {', '.join(names[:12])}"
-                    f"{nearest(self.target_text, names)}"
-                )
+            check_text_column(path, self.target_text)
 
     def prepare(self) -> dict[str, np.ndarray]:
         """Counts int64[n_targets, n_buckets]."""
