@@ -30,7 +30,7 @@ from dataselect.planning.fields import FieldUse
 from dataselect.stages.base import BASE_COLUMNS, ORDINAL, Stage, with_leaves
 
 RESERVED_COLUMNS = frozenset(
-    {"shard", "part", "row", "id", "stage", "reason", "copies", "draw", "n_bytes", "n_words"}
+    {"shard", "part", "row", "id", "stage", "reason", "copies", "expected", "draw", "n_bytes", "n_words"}
     | {"duplicate_of_shard", "duplicate_of_part", "duplicate_of_row", "similarity"}
     | {"text", "_row", "_dropped_by", "_reason"}
 )
@@ -114,6 +114,10 @@ class OutputSpec(BaseModel):
         description="input fields that a conversion from JSONL to Parquet turns into columns",
     )
     dropped: bool = Field(False, description="also write dropped rows, with stage and reason")
+    copies: Literal["repeat", "column"] = Field(
+        "repeat",
+        description="a row that is chosen several times is written as often, or once with a field `copies`",
+    )
 
 
 class Expect(BaseModel):
