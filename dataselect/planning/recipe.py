@@ -502,10 +502,17 @@ def _schema_at(cls: type[BaseModel], loc: Sequence[Any]) -> dict[str, Any] | Non
     whole = cls.model_json_schema()
     schema: dict[str, Any] = whole
     for step in loc:
-        schema = _dereference(schema, whole)
+        schema = _dereference(_member(schema, step), whole)
         if isinstance(step, str) and step in schema.get("properties", {}):
             schema = schema["properties"][step]
-    return _dereference(schema, whole)
+    return _dereference(_member(schema, None), whole)
+
+
+def _member(schema: dict[str, Any], step: Any) -> dict[str, Any]:
+    """Of a union the model that pydantic's location names, or the only one."""
+    models = [option for option in schema.get("anyOf", []) if "$ref" in option]
+    named = [option for option in models if option["$ref"].endswith(f"/{step}")]
+    return (named or models or [schema])[0] if len(named or models) == 1 else schema
 
 
 def _dereference(schema: dict[str, Any], whole: dict[str, Any]) -> dict[str, Any]:

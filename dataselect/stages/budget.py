@@ -72,29 +72,30 @@ class Tokens(BaseModel):
 Domains = dict[str, Annotated[float, Field(ge=0)]]
 
 
-class Tempered(BaseModel):
-    """Shares in proportion to size^(1/temperature)."""
+class Shares(BaseModel):
+    """Shares of groups: exactly one of the two."""
 
     model_config = _STRICT
 
-    temperature: float = Field(gt=0, description="1: as they are; 3.3: as in XLM-R; large: even")
-
-
-class Weighted(BaseModel):
-    """Shares by name; groups that are not named get nothing."""
-
-    model_config = _STRICT
-
-    weights: Domains = Field(min_length=1, description="group -> weight; they need not sum to 1")
+    temperature: float | None = Field(
+        None,
+        gt=0,
+        description="in proportion to size^(1/temperature): 1 as they are, 3.3 as XLM-R, large even",
+    )
+    weights: dict[str, Annotated[float, Field(ge=0)]] | None = Field(
+        None, description="group -> weight; they need not sum to 1; groups that are not named get nothing"
+    )
 
     @model_validator(mode="after")
-    def _some(self) -> Weighted:
-        if not sum(self.weights.values()) > 0:
+    def _one(self) -> Shares:
+        if (self.temperature is None) == (self.weights is None):
+            raise ValueError("expected exactly one of temperature, weights")
+        if self.weights is not None and not sum(self.weights.values()) > 0:
             raise ValueError("weights: expected at least one above 0")
         return self
 
 
-Mixture = Literal["proportional", "each", "equal", "unimax"] | Tempered | Weighted
+Mixture = Literal["proportional", "each", "equal", "unimax"] | Shares
 Short = Literal["error", "take_all", "redistribute"]
 Overshoot = Literal["stop_before", "cross", "nearest"]
 
@@ -134,10 +135,12 @@ def share_out(
         return [keep.budget(n) for n in n_docs]
     if mixture in ("equal", "unimax"):
         return water_fill([cap * n for n in supply], total)
-    if isinstance(mixture, Weighted):
-        shares = [Fraction(mixture.weights.get(name, 0.0)) for name in names]
+    weights = mixture.weights if isinstance(mixture, Shares) else None
+    if weights is not None:
+        shares = [Fraction(weights.get(name, 0.0)) for name in names]
     else:
-        shares = tempered(supply, mixture.temperature if isinstance(mixture, Tempered) else 1.0)
+        temperature = mixture.temperature if isinstance(mixture, Shares) else None
+        shares = tempered(supply, temperature or 1.0)
     if not sum(shares):
         return [0] * len(names)
     return largest_remainder(shares, total)

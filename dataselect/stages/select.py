@@ -25,7 +25,7 @@ from pydantic.config import JsonDict
 
 from dataselect.stages import budget, expected, radix
 from dataselect.stages.base import Model, Pool, PoolBatch, SelectStage, Tally
-from dataselect.stages.budget import Keep, Mixture, Overshoot, Short, Tier, Tokens, Weighted, share_of
+from dataselect.stages.budget import Keep, Mixture, Overshoot, Shares, Short, Tier, Tokens, share_of
 from dataselect.stages.draws import uniform_draws
 from dataselect.stages.groups import Groups, Survey
 from dataselect.stages.radix import ALL, Ranked, ordered, running_sums
@@ -314,7 +314,7 @@ class Select(SelectStage):
             usable = usable if values is None else usable & ~np.isnan(values)
             tops = np.zeros(len(batch)) if values is None else values
             survey.add(batch, [np.ones_like(size), size * usable], np.where(usable, tops, -np.inf))
-        named = self.mixture.weights if isinstance(self.mixture, Weighted) else ()
+        named = (self.mixture.weights if isinstance(self.mixture, Shares) else None) or {}
         groups, (n_docs, supply), largest = survey.finish([*named] if self.per else [""], 2)
         model = {"groups": groups.pack()}
         if self.method in WEIGHTED:
