@@ -291,7 +291,10 @@ class Select(SelectStage):
         if values is not None:
             usable = usable & ~np.isnan(values)
         group = groups.codes(batch)
-        at = np.flatnonzero(usable & (group >= 0))
+        usable = usable & (group >= 0)
+        if usable.all():
+            return UsableRows(np.arange(len(batch)), batch, group, size)
+        at = np.flatnonzero(usable)
         return UsableRows(at, batch.take(at), group[at], size[at])
 
     def sizes(self, batch: PoolBatch) -> tuple[np.ndarray, np.ndarray]:
