@@ -46,3 +46,23 @@ def _table(unit: str, groups: list[dict[str, Any]]) -> Iterator[str]:
     yield from (f"  {line}" for line in table(rows))
     if len(groups) > len(listed):
         yield f"  and {len(groups) - len(listed):,} more (report.json)"
+
+
+def fit_lines(found: dict[str, Any]) -> Iterator[str]:
+    """A fitted mixing law and its optimum."""
+    yield f"{found['runs']} runs, L = floor + exp(sum of slope x share)"
+    domains = list(found["shares"])
+    rows = [["loss", "floor", *domains, "error", "best run", "predicted"]]
+    for name, law in found["laws"].items():
+        slopes = [f"{law['slopes'][domain]:.4f}" for domain in domains]
+        ends = [f"{law[key]:.4f}" for key in ("error", "best_run", "predicted")]
+        rows.append([name, f"{law['floor']:.4f}", *slopes, *ends])
+    yield from table(rows)
+    yield ""
+    shares = [[name, f"{share:.4f}", f"{found['most'][name]:.4f}"] for name, share in found["shares"].items()]
+    yield from table([["domain", "share", "at most"], *shares])
+    yield ""
+    weights = ", ".join(
+        f"{name}: {share:g}" if share else f"{name}: 0.0" for name, share in found["shares"].items()
+    )
+    yield f"mixture: {{weights: {{{weights}}}}}"
