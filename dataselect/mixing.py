@@ -221,7 +221,7 @@ def _most(
     most = np.array([caps.get(name, 1.0) for name in domains])
     if most.sum() < 1:
         raise RecipeError(
-            f"--supply: {epochs:g} epochs of all domains are {most.sum():.1%} of --tokens; lower it, or raise "
-            "--epochs"
+            f"--supply: {epochs:g} epochs of all domains are {most.sum():.1%} of --tokens; lower it, or "
+            "raise --epochs"
         )
     return most

@@ -171,3 +171,40 @@ def test_a_column_of_copies_must_not_be_there_already(tmp_path):
     (tmp_path / "in" / "a.jsonl").write_bytes(line)
     with pytest.raises(RecipeError, match="has a column 'copies' already"):
         dataselect.run(path)
+
+
+def test_groups_scores_and_sizes_may_be_input_fields(tmp_path):
+    stage = {"use": "select", "by": "meta.n", "per": "source", "mixture": "each", "keep": {"tokens": 60},
+             "tokens": {"column": "n_tokens"}}  # fmt: skip
+    (tmp_path / "in").mkdir()
+    rows = [{"id": str(i), "text": f"t{i}", "meta": {"n": i % 7}, "source": "ab"[i % 2], "n_tokens": 20}
+            for i in range(28)]  # fmt: skip
+    (tmp_path / "in" / "a.jsonl").write_bytes(b"".join(json.dumps(row).encode() + b"\n" for row in rows))
+    path = corpora.write_recipe(tmp_path, [stage], input={"shards": ["in/*"]})
+    dataselect.run(path, workers=1)
+    best = {
+        kind: sorted((r for r in rows if r["source"] == kind), key=lambda r: -r["meta"]["n"])[:3]
+        for kind in "ab"
+    }
+    assert sorted(corpora.kept_ids(tmp_path / "out")) == sorted(r["id"] for kind in "ab" for r in best[kind])
+
+
+@pytest.mark.parametrize(
+    "sets, message",
+    [
+        (
+            ["stages.1.by=n_char"],
+            r"stages\[1\].by: no earlier stage adds the column 'n_char', .*did you mean 'n_chars'",
+        ),
+        (
+            ["stages.1.by=quality"],
+            r"stages\[1\].by: no earlier stage adds the column 'quality', and no first row",
+        ),
+        (["stages.1.per=sourc"], r"stages\[1\].per: no earlier stage adds the column 'sourc'"),
+        (["stages.1.by=id"], r"stages\[1\]: 'id' is a string, not a number"),
+    ],
+)
+def test_a_column_that_is_nowhere_is_a_mistake(tmp_path, sets, message):
+    path = project(tmp_path, [SCORE, {"use": "select", "by": "n_chars", "keep": {"docs": 3}}])
+    with pytest.raises(RecipeError, match=message):
+        dataselect.plan(path, sets=sets)

@@ -244,11 +244,6 @@ ONE_LINE = {
         "{docs: 5}\n    per: n_chars\n    mixture: {weights: {a: -1}}",
         "11: stages[2].mixture.weights.a: expected a number >= 0, got -1",
     ),
-    "unknown group column": (
-        "{docs: 5}",
-        "{docs: 5}\n    per: n_char",
-        "10: stages[2].per: no earlier stage adds the column 'n_char'. Did you mean 'n_chars'?",
-    ),
     "nested where it can't be": (
         "method: uniform",
         "method: systematic\n    nested: true",
@@ -264,11 +259,6 @@ ONE_LINE = {
     "empty key": ("text: text", "text: a..b", "3: input.text: 'a..b' is not a key or a dotted path of keys"),
     "id in the text": ("text: text", "id: text.id", "3: input.id: 'text.id' overlaps with the text 'text'"),
     # Columns
-    "unknown by": (
-        "method: uniform",
-        "by: n_char",
-        "8: stages[2].by: no earlier stage adds the column 'n_char'. Did you mean 'n_chars'?",
-    ),
     "unknown add": (
         "{folder: out}",
         "{folder: out, add: [n_char]}",
@@ -511,13 +501,6 @@ def test_an_optional_stage_without_its_file_is_left_out_and_says_so(load, tmp_pa
     assert [spec.use for spec in recipe.stages] == ["length_filter", "select"]
     assert recipe.left_out == [
         f"fasttext_quality: left out, because {tmp_path}/m.bin does not exist (the stage is `optional`)"
-    ]
-
-
-def test_a_column_of_a_stage_that_is_left_out_is_missing(load):
-    text = GOOD.replace(MINHASH, "use: fasttext_quality, model: m.bin, label: hq, optional: true")
-    assert mistakes(load, text.replace("method: uniform", "by: quality")) == [
-        "r.yaml:8: stages[2].by: no earlier stage adds the column 'quality'"
     ]
 
 

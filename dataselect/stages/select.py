@@ -15,7 +15,7 @@ ones don't see, and each has draws of its own (DSIR's `separate_targets`, `data-
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
@@ -24,7 +24,7 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
 
 from dataselect.stages import budget, expected, radix
-from dataselect.stages.base import Model, Pool, PoolBatch, SelectStage, Tally
+from dataselect.stages.base import NUMBER, STRING, Model, Pool, PoolBatch, SelectStage, Tally
 from dataselect.stages.budget import Keep, Mixture, Overshoot, Shares, Short, Tier, Tokens, share_of
 from dataselect.stages.draws import uniform_draws
 from dataselect.stages.groups import Groups, Survey
@@ -233,6 +233,14 @@ class Select(SelectStage):
         unit = self.keep_.unit if self.keep_ else None
         sizes = self.chars if unit == "chars" else self.tokens.column if unit == "tokens" else None
         return list(dict.fromkeys([*self.score_columns, *(name for name in (self.per, sizes) if name)]))
+
+    def field_types(self, known: Mapping[str, str]) -> dict[str, str]:
+        groups = {self.per: known.get(self.per, STRING)} if self.per else {}
+        numbers = [name for name in self.input_columns() if name != self.per]
+        texts = [name for name in numbers if known.get(name, NUMBER) != NUMBER]
+        if texts:
+            raise ValueError(f"'{texts[0]}' is a {known[texts[0]]}, not a number")
+        return groups | dict.fromkeys(numbers, NUMBER)
 
     def scaled(self, share: float) -> Select:
         return self.model_copy(update={"keep_": self.keep_.scaled(share)}) if self.keep_ else self
