@@ -23,10 +23,10 @@ _SIZES = ["n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M
 def render(manifest: Mapping[str, Any]) -> str:
     """The card of a manifest with its digest, versions and pieces with their `input`."""
     patterns = _patterns(manifest["pieces"])
-    n_kept = manifest["ledger"]["rows_kept"]
+    n_rows = manifest["ledger"]["rows_written"]
     front = {
         "tags": ["dataselect"],
-        "size_categories": [_SIZES[min(max(len(str(n_kept)) - 3, 0), len(_SIZES) - 1)]],
+        "size_categories": [_SIZES[min(max(len(str(n_rows)) - 3, 0), len(_SIZES) - 1)]],
         "configs": [{"config_name": "default", "data_files": _data_files(patterns)}],
     }
     parts = [
@@ -71,6 +71,8 @@ def _data_files(patterns: Mapping[Format, list[str]]) -> list[dict[str, Any]]:
 def _summary(manifest: Mapping[str, Any]) -> Iterator[str]:
     ledger = manifest["ledger"]
     kept = f"{ledger['rows_kept']:,} rows of {ledger['rows_in']:,}"
+    if ledger["rows_written"] != ledger["rows_kept"]:
+        kept += f" ({ledger['rows_written']:,} with copies)"
     if ledger["stages"]:
         last = ledger["stages"][-1]["out"]
         kept += f", {last['n_bytes']:,} bytes of text, {last['n_words']:,} words"

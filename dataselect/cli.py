@@ -421,6 +421,67 @@ def schema(
     print(json.dumps(recipe_schema(), indent=1))
 
 
+mixture_app = typer.Typer(no_args_is_help=True, help="Find domain weights for a training mixture.")
+app.add_typer(mixture_app, name="mixture")
+
+
+@mixture_app.callback()
+def _mixture() -> None:
+    """Find domain weights for a training mixture."""
+
+
+@mixture_app.command("fit")
+def mixture_fit(
+    runs: Annotated[
+        Path,
+        typer.Argument(
+            help="CSV, one proxy run a row: shares of the domains, and losses", show_default=False
+        ),
+    ],
+    losses: Annotated[
+        list[str], typer.Option("--loss", metavar="COLUMN[=WEIGHT]", help="a loss to be low; repeat for more")
+    ],
+    supply: Annotated[
+        list[str],
+        typer.Option("--supply", metavar="DOMAIN=TOKENS", help="tokens there are, such as code=30G"),
+    ] = [],
+    tokens: Annotated[
+        str | None,
+        typer.Option(help="tokens of the training that is planned, such as 100G", show_default=False),
+    ] = None,
+    epochs: Annotated[float, typer.Option(min=0.001, help="most passes over a domain")] = 4.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Fit a data mixing law to proxy runs, and print the best shares under what there is of each domain."""
+    from dataselect.mixing import fit_mixture
+    from dataselect.report.mixture import fit_lines
+
+    weights = {name: _size("--loss", name, text or "1", whole=False) for name, text in map(_pair, losses)}
+    there = {name: _size("--supply", name, text) for name, text in map(_pair, supply)}
+    total = None if tokens is None else _size("--tokens", "", tokens)
+    found = fit_mixture(runs, weights, there, total, epochs)
+    _print(found, as_json, lambda result: "\n".join(fit_lines(result)))
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, _, value = text.rpartition("=") if "=" in text else (text, "", "")
+    return name, value
+
+
+def _size(option: str, name: str, text: str, *, whole: bool = True) -> float:
+    """A number above 0, or where `whole` a size such as 30G."""
+    from dataselect.core.sizes import parse_bytes
+
+    try:
+        value = float(parse_bytes(text) if whole else text)  # type: ignore[arg-type]
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        what = "a number of tokens such as 30G" if whole else "a weight above 0"
+        raise RecipeError(f"{option} {name + '=' if name else ''}{text}: expected {what}")
+    return value
+
+
 def _print(result: Any, as_json: bool, render: Callable[[Any], str]) -> None:
     print(json.dumps(result, indent=1, ensure_ascii=False) if as_json else render(result))
 

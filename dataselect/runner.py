@@ -280,7 +280,12 @@ def _job(recipe: Recipe, stages: Sequence[Stage], share: float) -> Job:
         read=ReadSpec(text, spec.id, spec.max_row_bytes, _SEGMENT_PIECES * spec.piece_bytes, spec.batch_rows),
         stages=calls,
         output=OutputCall(
-            out.folder, out.format, tuple(out.add), tuple(sorted(out.columns.items())), out.dropped
+            out.folder,
+            out.format,
+            tuple(out.add),
+            tuple(sorted(out.columns.items())),
+            out.dropped,
+            out.copies,
         ),
         work=recipe.work,
         sample_share=share,
@@ -489,7 +494,7 @@ def _publish_models(prepared: Prepared, walk: Walk, generation: str) -> dict[str
             with prepared.output.commit(f"{generation}/{name}") as file:
                 writer = BundleWriter(file)
                 for key, array in sorted(arrays.items()):
-                    if not key.startswith("keep/"):
+                    if "/" not in key:  # a model, and not what it said of rows
                         writer.add_array(key, array)
                 stage = prepared.recipe.stages[i].stage  # not a sample run's
                 writer.finish(model_meta(stage))
@@ -505,7 +510,7 @@ def _check_ledger(outcome: Outcome) -> None:
     written = sum(record["files"].get("shards", {}).get("rows", 0) for record in outcome.records)
     balanced = ledger["rows_in"] == sum(ledger[part] for part in parts) and by_rule == ledger["rows_dropped"]
     balanced &= sum(ledger["quarantined"].values()) == ledger["rows_quarantined"]
-    if not balanced or (outcome.generation and written != ledger["rows_kept"]):
+    if not balanced or (outcome.generation and written != ledger["rows_written"]):
         raise DataselectError(
             f"the ledger does not balance, nothing was published: {ledger}, rows written: {written}"
         )
@@ -534,7 +539,9 @@ def _report(prepared: Prepared, walk: Walk, figures: Figures, outcome: Outcome) 
         seconds = figures.seconds.get(f"{i}:{stages[i].use}")
         rate = flow["in"]["n_bytes"] / 1e6 / seconds if seconds else None
         lengths = {"lengths": _lengths(flow)} if "lengths" in flow else {}
-        funnel.append({"stage": stages[i].use, **flow, **lengths, "seconds": seconds, "mb_per_s": rate})
+        selection = _selection(prepared, walk, i)
+        figures_of_stage = {"seconds": seconds, "mb_per_s": rate}
+        funnel.append({"stage": stages[i].use, **flow, **lengths, **selection, **figures_of_stage})
     decisions = prepared.decisions
     return {
         "generation": outcome.generation,
@@ -560,6 +567,13 @@ def _report(prepared: Prepared, walk: Walk, figures: Figures, outcome: Outcome) 
         "wall_s": time.perf_counter() - figures.started,
         "max_rss_bytes": {"worker": figures.workers_max_rss_bytes, "coordinator": max_rss_bytes()},
     }
+
+
+def _selection(prepared: Prepared, walk: Walk, i: int) -> dict[str, Any]:
+    """What a selection says of itself: quotas, epochs, what is short."""
+    if not isinstance(prepared.inputs.stages[i], SelectStage):
+        return {}
+    return {"selection": Bundle(prepared.work, walk.model_artifacts[i]).meta["selection"]}
 
 
 def _lengths(flow: Mapping[str, Any]) -> dict[str, Any]:

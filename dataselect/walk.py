@@ -46,7 +46,7 @@ from dataselect.stages.base import (
 )
 
 BASE_VERSION = 1
-WRITE_VERSION = 3
+WRITE_VERSION = 4
 FIELD_VERSION = 1
 _SMALL_BYTES = 1 << 10  # of a model's arrays that the coordinator reads
 
@@ -571,7 +571,7 @@ class Walk:
         parts = {"parameters": self._in.stage_fingerprints[i], "scores or rows that reach it": key}
         self._one(phase, phase, "reduce:select_rows", call, name, parts)
         self.model_artifacts[i] = name
-        self._set_barrier(i, name, ("keep",))
+        self._set_barrier(i, name, ("keep", "copies") if stage.repeats() else ("keep",))
 
     def _input_artifacts(self, number: int, stage: Stage) -> list[Any]:
         """What decides the stage's input columns over a segment; base columns are in its `base`."""
@@ -641,7 +641,9 @@ class Walk:
     def write_keys(self) -> list[str]:
         """For every piece the key of what it writes: changes when its output or its decisions may."""
         output = self._in.job.output
-        spec = [WRITE_VERSION, output.format, output.add, output.columns, output.dropped]
+        spec = [
+            WRITE_VERSION, output.format, output.add, output.columns, output.dropped, output.copies,
+        ]  # fmt: skip
         stages = [[fp, decide] for fp, decide in zip(self._in.stage_fingerprints, self._decide, strict=True)]
         numbers = iter(range(len(self._refs)))
         keys = []

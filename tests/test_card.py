@@ -149,7 +149,8 @@ def manifest_of(n_pieces, **changes):
     return {
         "dataselect": "0", "digest": "d", "row_digest": "r", "versions": {}, "fitted": {}, "bad_shards": {},
         "recipe": {"input": {}, "stages": [{"use": "s"}], "output": {}},
-        "ledger": {"rows_in": 9, "rows_kept": 3, "quarantined": {}, "stages": [flow]}, "pieces": pieces,
+        "ledger": {"rows_in": 9, "rows_kept": 3, "rows_written": 3, "quarantined": {}, "stages": [flow]},
+        "pieces": pieces,
     } | changes  # fmt: skip
 
 
@@ -174,5 +175,5 @@ def test_long_lists_are_cut_and_cells_are_escaped():
 )
 def test_sizes_are_named_as_on_the_hub(n_rows, name):
     manifest = manifest_of(1)
-    manifest["ledger"]["rows_kept"] = n_rows
+    manifest["ledger"]["rows_written"] = n_rows
     assert f"- {name}\n" in card.render(manifest)

@@ -25,13 +25,13 @@ LEVELS = [
     {"io"},
     {"stages"},
     {"planning", "engine"},
-    {"runner", "walk", "dedups", "publish", "card", "training", "sketching", "compare"},
+    {"runner", "walk", "dedups", "publish", "card", "training", "sketching", "compare", "mixing"},
     {"report"},
     {"cli"},
     {"__main__", "__init__"},
 ]
 # One group of modules, not layers.
-FREE_SIBLINGS = {"runner", "walk", "dedups", "publish", "card", "training", "sketching", "compare"}
+FREE_SIBLINGS = {"runner", "walk", "dedups", "publish", "card", "training", "sketching", "compare", "mixing"}
 WORKERS_ONLY = {"engine/preload.py"}  # imported by the fork server
 
 

@@ -214,7 +214,7 @@ def test_an_empty_corpus_gives_an_empty_output(tmp_path):
     (tmp_path / "in" / "b.jsonl.zst").write_bytes(zstandard.compress(b""))
     corpora.make_target(tmp_path / "target.jsonl")
     report = dataselect.run(corpora.write_recipe(tmp_path, input={"shards": ["in/*"]}))
-    assert report["rows"] == {"in": 0, "kept": 0, "dropped": 0, "quarantined": 0, "unsampled": 0}
+    assert set(report["rows"].values()) == {0}
 
 
 def test_an_error_says_nothing_was_published(small):

@@ -108,7 +108,11 @@ ONE_LINE = {
     "missing output": ("output: {folder: out}\n", "", ": output: missing; it has no default"),
     "missing shards": ("  shards: in/*\n", "", "1: input.shards: missing; it has no default"),
     "missing folder": ("{folder: out}", "{}", "10: output.folder: missing; it has no default"),
-    "missing keep": ("    keep: {docs: 5}\n", "", "7: stages[2].keep: missing; it has no default"),
+    "missing keep": (
+        "    keep: {docs: 5}\n",
+        "",
+        "7: stages[2].keep: uniform needs a budget, such as {fraction: 0.2}",
+    ),
     "missing target": (MINHASH, "use: ngram_importance", "6: stages[1].target: missing; it has no default"),
     # Types
     "text for a number": (
@@ -153,7 +157,7 @@ ONE_LINE = {
     "number for keep": (
         "{docs: 5}",
         "0.2",
-        "9: stages[2].keep: expected keys and values (docs, fraction, bytes, words), got 0.2",
+        "9: stages[2].keep: expected keys and values (docs, fraction, bytes, words, tokens, chars), got 0.2",
     ),
     # Ranges
     "threshold 8": ("0.8", "8", "6: stages[1].threshold: expected a number in (0, 1], got 8"),
@@ -196,12 +200,12 @@ ONE_LINE = {
     "two budgets": (
         "docs: 5",
         "docs: 5, fraction: 0.1",
-        "9: stages[2].keep: expected exactly one of docs, fraction, bytes, words, got {'docs': 5, 'fraction': 0.1}",
+        "9: stages[2].keep: expected exactly one of docs, fraction, bytes, words, tokens, chars, got {'docs': 5, 'fraction': 0.1}",
     ),
     "no budget": (
         "{docs: 5}",
         "{}",
-        "9: stages[2].keep: expected exactly one of docs, fraction, bytes, words, got {}",
+        "9: stages[2].keep: expected exactly one of docs, fraction, bytes, words, tokens, chars, got {}",
     ),
     "too many bands": (
         "0.8",
@@ -223,23 +227,38 @@ ONE_LINE = {
     "by for uniform": (
         "method: uniform",
         "method: uniform\n    by: n_chars",
-        "9: stages[2].by: name a score column for top_k and resample, and none for uniform",
+        "9: stages[2].by: uniform needs none; resample draws by weight",
+    ),
+    "unknown mixture": (
+        "{docs: 5}",
+        "{docs: 5}\n    per: n_chars\n    mixture: even",
+        "11: stages[2].mixture: expected 'proportional', 'each', 'equal' or 'unimax' or keys and values (temperature, weights), got 'even'",
+    ),
+    "temperature of a mixture": (
+        "{docs: 5}",
+        "{docs: 5}\n    per: n_chars\n    mixture: {temperature: 0}",
+        "11: stages[2].mixture.temperature: expected a number > 0, got 0",
+    ),
+    "weight below 0": (
+        "{docs: 5}",
+        "{docs: 5}\n    per: n_chars\n    mixture: {weights: {a: -1}}",
+        "11: stages[2].mixture.weights.a: expected a number >= 0, got -1",
+    ),
+    "nested where it can't be": (
+        "method: uniform",
+        "method: systematic\n    nested: true",
+        "9: stages[2].nested: systematic rounding moves other documents over the edge",
     ),
     "no by": (
         "    method: uniform\n",
         "",
-        "7: stages[2].by: name a score column for top_k and resample, and none for uniform",
+        "7: stages[2].by: name a score column for top_k",
     ),
     "empty text list": ("text: text", "text: []", "3: input.text: name at least one key"),
     "overlapping texts": ("text: text", "text: [a, a.b]", "3: input.text: 'a' and 'a.b' overlap"),
     "empty key": ("text: text", "text: a..b", "3: input.text: 'a..b' is not a key or a dotted path of keys"),
     "id in the text": ("text: text", "id: text.id", "3: input.id: 'text.id' overlaps with the text 'text'"),
     # Columns
-    "unknown by": (
-        "method: uniform",
-        "by: n_char",
-        "8: stages[2].by: no earlier stage adds the column 'n_char'. Did you mean 'n_chars'?",
-    ),
     "unknown add": (
         "{folder: out}",
         "{folder: out, add: [n_char]}",
@@ -482,13 +501,6 @@ def test_an_optional_stage_without_its_file_is_left_out_and_says_so(load, tmp_pa
     assert [spec.use for spec in recipe.stages] == ["length_filter", "select"]
     assert recipe.left_out == [
         f"fasttext_quality: left out, because {tmp_path}/m.bin does not exist (the stage is `optional`)"
-    ]
-
-
-def test_a_column_of_a_stage_that_is_left_out_is_missing(load):
-    text = GOOD.replace(MINHASH, "use: fasttext_quality, model: m.bin, label: hq, optional: true")
-    assert mistakes(load, text.replace("method: uniform", "by: quality")) == [
-        "r.yaml:8: stages[2].by: no earlier stage adds the column 'quality'"
     ]
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from dataselect.stages.base import Pool, PoolBatch
-from dataselect.stages.select import Select
+from dataselect.stages.select import WEIGHTED, Keep, Select
 
 
 class ListPool(Pool):
@@ -32,7 +32,7 @@ class ListPool(Pool):
 def selected(stage, pool):
     """bool[n_docs], the way the engine does it: one pass for the threshold, one to choose."""
     model, state = stage.find_threshold(pool), {}
-    return np.concatenate([stage.chosen(batch, model, state) for batch in pool.batches()])
+    return np.concatenate([stage.chosen(batch, model, state) for batch in pool.batches()]) > 0
 
 
 def random_keys(n_docs, seed=0):
@@ -62,11 +62,13 @@ def test_top_k_equals_a_sort_in_memory_for_any_values_and_cuts(values, cuts, dat
     pool = ListPool(values, n_bytes, n_words, random_keys(n_docs), cuts)
     direction = data.draw(st.sampled_from(["max", "min"]))
     signed = -values if direction == "min" else values
-    ranks = -np.where(np.isnan(signed), -np.inf, signed)  # NaN is the worst, whatever the direction
+    numbers = ~np.isnan(signed)  # NaN is never kept, whatever the direction
     budget = data.draw(st.integers(0, 70))
     for name, weights in (("docs", np.ones(n_docs, np.int64)), ("bytes", n_bytes), ("words", n_words)):
         stage = Select(by="x", method="top_k", keep={name: budget}, direction=direction)
-        np.testing.assert_array_equal(selected(stage, pool), oracle(ranks, weights, budget))
+        expected = np.zeros(n_docs, bool)
+        expected[numbers] = oracle(-signed[numbers], weights[numbers], budget)
+        np.testing.assert_array_equal(selected(stage, pool), expected)
 
 
 @settings(max_examples=60, deadline=None)
@@ -136,7 +138,7 @@ def test_a_larger_budget_keeps_a_superset_and_never_overshoots(name, method):
 # Weighted draws ---------------------------------------------------------------------------------------
 
 WEIGHTS = np.array([1.0, 2.0, 3.0, 4.0])
-N_SEEDS = 2000
+N_TRIALS = 2000
 CHI2_3_DF_1_IN_10000 = 21.11
 
 
@@ -145,17 +147,31 @@ def small_pool(values, keys):
     return ListPool(values, ones, ones, keys)
 
 
-def drawn(n_docs_kept, weights="linear", values=WEIGHTS, n_seeds=N_SEEDS, **params):
-    """bool[n_seeds, 4]: who was drawn under each seed, the documents' keys being the same."""
-    by = None if values is None else "x"
-    keys = random_keys(4)
-    pool = small_pool(values, keys)
-    return np.stack(
-        [
-            selected(Select(by=by, keep={"docs": n_docs_kept}, weights=weights, seed=seed, **params), pool)
-            for seed in range(n_seeds)
-        ]
-    )
+def trials(n_trials, values, keys=None, cuts=()):
+    """A pool of n_trials groups, in each of which documents of other keys have the same values."""
+    n_docs = len(values)
+    ones = np.ones(n_trials * n_docs, np.int64)
+    pool = ListPool(None, ones, ones, random_keys(len(ones)) if keys is None else keys)
+    group = np.repeat(np.arange(n_trials, dtype=np.float64), n_docs)
+    whole = next(pool.batches())
+    columns = {"x": np.tile(values, n_trials), "trial": group}
+    edges = [0, *cuts, len(ones)]
+    pool._batches = [
+        PoolBatch({k: v[a:b] for k, v in columns.items()}, whole.keys[a:b], ones[a:b], ones[a:b])
+        for a, b in pairwise(edges)
+    ]
+    return pool
+
+
+def drawn(n_docs_kept, values=WEIGHTS, n_trials=N_TRIALS, **params):
+    """int64[n_trials, n]: copies of each document in every trial: a group with draws of its own."""
+    if params["method"] in WEIGHTED | {"resample"}:
+        params = {"weights": "linear", "by": "x"} | params
+    stage = Select(keep={"docs": n_docs_kept}, per="trial", mixture="each", **params)
+    pool = trials(n_trials, values)
+    model, state = stage.find_threshold(pool), {}
+    copies = np.concatenate([stage.chosen(batch, model, state) for batch in pool.batches()])
+    return copies.reshape(n_trials, len(values))
 
 
 def chi_square(counts, expected):
@@ -169,7 +185,7 @@ def first_picks():
 
 def test_the_first_pick_has_probability_proportional_to_the_weight(first_picks):
     assert (first_picks.sum(axis=1) == 1).all()
-    assert chi_square(first_picks.sum(axis=0), N_SEEDS * WEIGHTS / WEIGHTS.sum()) < CHI2_3_DF_1_IN_10000
+    assert chi_square(first_picks.sum(axis=0), N_TRIALS * WEIGHTS / WEIGHTS.sum()) < CHI2_3_DF_1_IN_10000
 
 
 def test_two_of_four_have_the_inclusion_probabilities_of_plackett_and_luce():
@@ -178,7 +194,7 @@ def test_two_of_four_have_the_inclusion_probabilities_of_plackett_and_luce():
     exact = np.array([p[i] + sum(p[j] * p[i] / (1 - p[j]) for j in range(4) if j != i) for i in range(4)])
     np.testing.assert_allclose(exact, (0.234524, 0.441270, 0.608333, 0.715873), atol=1e-6)
     found = drawn(2, method="resample").mean(axis=0)
-    np.testing.assert_allclose(found, exact, atol=4 * np.sqrt(0.25 / N_SEEDS))
+    np.testing.assert_allclose(found, exact, atol=4 * np.sqrt(0.25 / N_TRIALS))
 
 
 def test_log_weights_draw_the_same_as_their_weights(first_picks):
@@ -193,27 +209,29 @@ def test_a_shift_of_all_log_weights_changes_nothing(first_picks):
 
 
 def test_a_low_temperature_is_top_k_and_a_high_one_is_uniform():
-    cold = drawn(2, method="resample", temperature=1e-6, n_seeds=200)
-    np.testing.assert_array_equal(cold, np.tile([False, False, True, True], (200, 1)))
+    cold = drawn(2, method="resample", temperature=1e-6, n_trials=200)
+    np.testing.assert_array_equal(cold, np.tile([0, 0, 1, 1], (200, 1)))
     hot = drawn(1, method="resample", temperature=1e6)
-    assert chi_square(hot.sum(axis=0), np.full(4, N_SEEDS / 4)) < CHI2_3_DF_1_IN_10000
+    assert chi_square(hot.sum(axis=0), np.full(4, N_TRIALS / 4)) < CHI2_3_DF_1_IN_10000
 
 
 def test_uniform_draws_are_uniform():
-    picks = drawn(1, method="uniform", values=None)
-    assert chi_square(picks.sum(axis=0), np.full(4, N_SEEDS / 4)) < CHI2_3_DF_1_IN_10000
+    picks = drawn(1, method="uniform")
+    assert chi_square(picks.sum(axis=0), np.full(4, N_TRIALS / 4)) < CHI2_3_DF_1_IN_10000
 
 
 def test_small_weights_are_preferred_where_the_direction_is_min():
     picks = drawn(1, method="resample", values=-np.log(WEIGHTS), weights="log", direction="min")
-    assert chi_square(picks.sum(axis=0), N_SEEDS * WEIGHTS / WEIGHTS.sum()) < CHI2_3_DF_1_IN_10000
+    assert chi_square(picks.sum(axis=0), N_TRIALS * WEIGHTS / WEIGHTS.sum()) < CHI2_3_DF_1_IN_10000
 
 
-def test_impossible_weights_are_drawn_last():
-    values = np.array([0.0, -1.0, np.nan, 1e-300])
+def test_a_zero_weight_is_drawn_last_and_what_is_no_weight_never():
+    values = np.array([0.0, -1.0, np.nan, np.inf, 1e-300])
     for seed in range(50):
         stage = Select(by="x", method="resample", weights="linear", keep={"docs": 1}, seed=seed)
-        assert selected(stage, small_pool(values, random_keys(4))).tolist() == [False, False, False, True]
+        assert np.flatnonzero(selected(stage, small_pool(values, random_keys(5)))).tolist() == [4]
+        all_of_them = stage.model_copy(update={"keep_": Keep(docs=5)})
+        assert np.flatnonzero(selected(all_of_them, small_pool(values, random_keys(5)))).tolist() == [0, 4]
 
 
 def test_the_draw_follows_the_document_not_its_place():
@@ -295,8 +313,11 @@ def test_the_toy_data_is_shared_as_the_package_shares_it():
 def test_columns_without_a_mass_share_equally():
     columns, keys = three_columns(100), random_keys(100)
     stage = Select(by=["a", "b"], keep={"docs": 10})
-    assert stage._budgets(ColumnsPool(columns, keys)) == [5, 5]
-    assert stage._budgets(ColumnsPool(columns, keys, masses={"a": 3.0, "b": 1.0})) == [7, 3]
+    for masses, n_first in ((None, 5), ({"a": 3.0, "b": 1.0}, 7)):
+        kept = selected(stage, ColumnsPool(columns, keys, masses=masses))
+        first = selected(Select(by="a", keep={"docs": n_first}), ColumnsPool(columns, keys))
+        assert (kept & first).sum() == first.sum() == n_first
+        assert kept.sum() == 10
 
 
 def test_the_second_column_draws_by_its_own_weights_among_the_rest():

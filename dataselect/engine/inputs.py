@@ -98,12 +98,20 @@ def _place(context: Context, refs: SegmentRefs, name: str) -> pa.Array:
     return pa.DictionaryArray.from_arrays(pa.array(shard), pa.array(refs.shards, pa.large_string()))
 
 
-def row_digest(context: Context, refs: SegmentRefs, mask: np.ndarray) -> np.ndarray:
-    """uint64[2]: sums over the rows of their mixed id and text hashes; see `row_digest` in manifest.json."""
+def row_digest(
+    context: Context, refs: SegmentRefs, mask: np.ndarray, copies: np.ndarray | None = None
+) -> np.ndarray:
+    """uint64[2]: sums over the rows of their mixed id and text hashes; see `row_digest` in manifest.json.
+
+    mask bool[n_rows]; copies int64[n_rows]: how often each row counts, by default once.
+    """
     base = context.bundle(refs.base)
     if "key" not in base:
         return np.zeros(2, np.uint64)
     text_hash, key = base.array("text_hash")[mask], base.array("key")[mask]
     mixed = (text_hash ^ (key * np.uint64(0x9E3779B97F4A7C15))) * np.uint64(0xC2B2AE3D27D4EB4F)
-    digest: np.ndarray = (mixed ^ (mixed >> np.uint64(29))).sum(axis=0, dtype=np.uint64)
+    mixed ^= mixed >> np.uint64(29)
+    if copies is not None:
+        mixed *= copies[mask].astype(np.uint64)[:, None]
+    digest: np.ndarray = mixed.sum(axis=0, dtype=np.uint64)
     return digest

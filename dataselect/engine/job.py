@@ -47,6 +47,7 @@ class OutputCall:
     add: tuple[str, ...]
     columns: tuple[tuple[str, str], ...]
     dropped: bool
+    copies: str
 
 
 @dataclass(frozen=True)

@@ -119,23 +119,50 @@ class SelectCall:
 
 
 def select_rows(context: Context, call: SelectCall) -> Figures:
-    """Find the threshold over all rows that reach the stage; sections keep/<number> and the model."""
+    """Find the threshold over all rows that reach the stage.
+
+    Sections keep/<number>, where rows may be repeated copies/<number>, and the model; meta: its tally.
+    """
     clock = Clock()
     stage = cast("SelectStage", context.stages[call.stage])
     pool = _ArtifactPool(context, call)
     model = dict(stage.find_threshold(pool) if call.frozen is None else context.model(call.frozen))
-    model = {name: array for name, array in model.items() if not name.startswith("keep/")}
+    model = {name: array for name, array in model.items() if "/" not in name}
     clock.lap("threshold")
 
     def fill(writer: BundleWriter) -> dict[str, Any]:
         state: dict[Any, Any] = {}
+        tally = stage.tally(model)
         for number, batch in enumerate(pool.batches()):
-            kept = np.zeros(call.segments[number].n_rows, bool)
-            kept[pool.alive(number)] = stage.chosen(batch, model, state)
-            writer.add_array(f"keep/{number}", pack(kept))
-        return _add_arrays(writer, model)
+            chosen = stage.chosen(batch, model, state).astype(np.int64)
+            if tally is not None:
+                tally.add(batch, chosen)
+            copies = np.zeros(call.segments[number].n_rows, np.uint16)
+            copies[pool.alive(number)] = chosen
+            writer.add_array(f"keep/{number}", pack(copies > 0))
+            if stage.repeats():
+                writer.add_array(f"copies/{number}", copies)
+        _add_arrays(writer, model)
+        report = {} if tally is None else tally.report()
+        drawn = stage.draws(np.empty((0, 2), np.uint64)) is not None
+        return {"selection": report | ({"repeated_keys": _repeated_keys(pool)} if drawn else {})}
 
     return {"digest": context.commit(call.artifact, fill)} | figures(clock)
+
+
+_KEYS_AT_ONCE = 1 << 23  # 64 MB
+
+
+def _repeated_keys(pool: Pool) -> int:
+    """How many rows of the pool have the draw key of another before them: they share its draw."""
+    n_docs = sum(len(batch) for batch in pool.batches())
+    n_parts = -(-n_docs // _KEYS_AT_ONCE)
+    n_repeated = 0
+    for part in range(n_parts):
+        keys = [batch.keys[:, 1][batch.keys[:, 0] % np.uint64(n_parts) == part] for batch in pool.batches()]
+        in_part = np.concatenate(keys)
+        n_repeated += len(in_part) - len(np.unique(in_part))
+    return n_repeated
 
 
 class _ArtifactPool(Pool):

@@ -31,6 +31,8 @@ class Resolution:
     """Stage index -> string[n_rows], null where the stage did not drop the row."""
     flow: list[dict[str, Any]]
     """For every stage: documents, bytes and words in, and by rule dropped; of a selection lengths too."""
+    copies: np.ndarray
+    """int64[n_rows]: how often each row is written, as far as the stages so far decide; 0 once dropped."""
 
     @property
     def alive(self) -> np.ndarray:
@@ -44,7 +46,7 @@ def resolve(context: Context, refs: SegmentRefs, upto: int) -> Resolution:
     good = unpack(base.array("good"), refs.n_rows)
     ended = np.where(good, KEPT, UNSAMPLED).astype(np.int16)
     ended[base.table("bad")["row"].to_numpy()] = QUARANTINED
-    out = Resolution(ended, {}, [])
+    out = Resolution(ended, {}, [], (ended == KEPT).astype(np.int64))
     sizes = {
         name: base.array(name) if name in base else np.zeros(refs.n_rows, np.int32)
         for name in ("n_bytes", "n_words")
@@ -53,13 +55,25 @@ def resolve(context: Context, refs: SegmentRefs, upto: int) -> Resolution:
         alive = out.alive
         rules = _broken_rules(context, refs, stage, alive)
         flow = _apply(out, stage, alive, rules, sizes)
+        out.copies *= _copies(context, refs, stage) * out.alive
         if isinstance(context.stages[stage], SelectStage):
+            flow["copies"] = _totals(np.flatnonzero(out.alive), sizes, out.copies)
             flow["lengths"] = {
                 "in": _histograms(alive, sizes),
                 "out": _histograms(out.alive, sizes),
             }
         out.flow.append(flow)
     return out
+
+
+def _copies(context: Context, refs: SegmentRefs, stage: int) -> np.ndarray | int:
+    """int64[n_rows]: how often this stage repeats each row."""
+    if stage in refs.barriers:
+        name, number = refs.barriers[stage]
+        bundle = context.bundle(name)
+        if f"copies/{number}" in bundle:
+            return bundle.array(f"copies/{number}").astype(np.int64)
+    return 1
 
 
 def _broken_rules(
@@ -99,9 +113,13 @@ def _apply(
     return flow
 
 
-def _totals(rows: np.ndarray, sizes: dict[str, np.ndarray]) -> dict[str, int]:
-    sums = {name: int(values[rows].sum(dtype=np.int64)) for name, values in sizes.items()}
-    return {"docs": len(rows), **sums}
+def _totals(
+    rows: np.ndarray, sizes: dict[str, np.ndarray], copies: np.ndarray | None = None
+) -> dict[str, int]:
+    """Documents and their sizes; each as often as `copies` (int64[n_rows]) says."""
+    times = np.ones(len(rows), np.int64) if copies is None else copies[rows]
+    sums = {name: int((values[rows] * times).sum(dtype=np.int64)) for name, values in sizes.items()}
+    return {"docs": int(times.sum()), **sums}
 
 
 def _histograms(alive: np.ndarray, sizes: dict[str, np.ndarray]) -> dict[str, dict[str, int]]:
@@ -118,11 +136,22 @@ def pool_batch(
     base = context.bundle(refs.base)
     columns = as_columns(pa.table(input_columns(context, refs, names, alive))) if names else {}
     return PoolBatch(
-        {name: np.asarray(values, np.float64) for name, values in columns.items()},
+        {name: _pool_column(values) for name, values in columns.items()},
         _rows(base, "key", alive, (0, 2), np.uint64),
         _rows(base, "n_bytes", alive, (0,), np.int32).astype(np.int64),
         _rows(base, "n_words", alive, (0,), np.int32).astype(np.int64),
     )
+
+
+def _pool_column(values: Any) -> Any:
+    """Texts stay Arrow arrays, all else becomes float64."""
+    if isinstance(values, pa.Array) and (_is_text(values.type) or pa.types.is_dictionary(values.type)):
+        return values
+    return np.asarray(values, np.float64)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def _rows(base: Bundle, name: str, alive: np.ndarray, shape: tuple[int, ...], dtype: Any) -> np.ndarray:

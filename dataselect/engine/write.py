@@ -107,6 +107,7 @@ def _ledger(context: Context, call: WriteCall, resolved: list[Resolution]) -> di
     return {
         "rows_in": len(ended),
         "rows_kept": int((ended == KEPT).sum()),
+        "rows_written": sum(_n_written(context, r) for r in resolved),
         "rows_dropped": int((ended >= 0).sum()),
         "rows_quarantined": int((ended == QUARANTINED).sum()),
         "rows_unsampled": int((ended == UNSAMPLED).sum()),
@@ -114,6 +115,11 @@ def _ledger(context: Context, call: WriteCall, resolved: list[Resolution]) -> di
         "stages": reduce(add_ledgers, (r.flow for r in resolved)),
         "row_digest": _row_digest(context, call, resolved),
     }
+
+
+def _n_written(context: Context, resolution: Resolution) -> int:
+    rows = resolution.copies if context.job.output.copies == "repeat" else resolution.alive
+    return int(rows.sum())
 
 
 def add_ledgers(a: Any, b: Any) -> Any:
@@ -129,10 +135,13 @@ def add_ledgers(a: Any, b: Any) -> Any:
 
 
 def _row_digest(context: Context, call: WriteCall, resolved: list[Resolution]) -> list[int]:
-    """Two sums mod 2^64 over the kept rows' id and text hashes: the same for any cut into pieces."""
+    """Two sums mod 2^64 over the id and text hashes of kept rows, as often as each is kept.
+
+    The same for any cut into pieces.
+    """
     sums = np.zeros(2, np.uint64)
     for refs, r in zip(call.segments, resolved, strict=True):
-        sums += row_digest(context, refs, r.alive)
+        sums += row_digest(context, refs, r.alive, r.copies)
     return [int(s) for s in sums]
 
 
@@ -177,12 +186,11 @@ class _PieceWriter:
             "id": ids,
             "stage": self._ended_by(ended),
             "reason": self._make_reasons(refs, resolution),
-            "copies": pa.array((ended == KEPT).astype(np.int32)),
+            "copies": pa.array(resolution.copies.astype(np.int32)),
         }
         columns |= self._duplicates(refs, n_rows)
         columns |= self._scores(refs)
-        draw = self._draws(refs, resolution)
-        return pa.table(columns | ({} if draw is None else {"draw": draw}))
+        return pa.table(columns | self._draws(refs, resolution) | self._expected(refs, resolution))
 
     def _places(self, refs: SegmentRefs, first_row: int) -> tuple[pa.Array, pa.Array]:
         """Shard name and row of every row: within the shard for groups, else within the piece."""
@@ -241,19 +249,28 @@ class _PieceWriter:
             out |= {name: table[name].combine_chunks() for name in table.column_names}
         return out
 
-    def _draws(self, refs: SegmentRefs, resolution: Resolution) -> pa.Array | None:
+    def _draws(self, refs: SegmentRefs, resolution: Resolution) -> dict[str, pa.Array]:
         """The uniform draw behind the last selection that used one, for the rows that reached it."""
-        for i in reversed(range(len(self._context.stages))):
-            stage = self._context.stages[i]
-            if not isinstance(stage, SelectStage):
-                continue
-            reached = (resolution.ended == KEPT) | (resolution.ended >= i)
+        for _, stage, reached in self._selections(resolution):
             draws = stage.draws(pool_batch(self._context, refs, [], reached).keys)
             if draws is not None:
-                dense = np.zeros(refs.n_rows)
-                dense[reached] = draws
-                return pa.array(dense, mask=~reached)
-        return None
+                return {"draw": _spread(draws, reached)}
+        return {}
+
+    def _expected(self, refs: SegmentRefs, resolution: Resolution) -> dict[str, pa.Array]:
+        """Expected copies under the last selection that has them: 1/expected is the weight for estimates."""
+        for i, stage, reached in self._selections(resolution):
+            batch = pool_batch(self._context, refs, stage.input_columns(), reached)
+            found = stage.expected_copies(batch, self._context.model(refs.barriers[i][0]))
+            if found is not None:
+                return {"expected": _spread(found, reached)}
+        return {}
+
+    def _selections(self, resolution: Resolution) -> Iterator[tuple[int, SelectStage, np.ndarray]]:
+        """(index, stage, rows that reached it), the last first."""
+        for i, stage in reversed(list(enumerate(self._context.stages))):
+            if isinstance(stage, SelectStage):
+                yield i, stage, (resolution.ended == KEPT) | (resolution.ended >= i)
 
     # Rows --------------------------------------------------------------------------------------------
 
@@ -287,7 +304,7 @@ class _PieceWriter:
             if not len(block.data):  # a segment's end, or a row that is too long
                 continue
             ended = self._resolved[segment].ended[rows]
-            self._put_kept_lines(outputs["shards"], segment, rows[ended == KEPT], block, ended == KEPT)
+            self._put_kept_lines(outputs["shards"], segment, rows[0], block, self._chosen(segment, rows))
             if "dropped" in outputs:
                 dropped = ended >= 0
                 endings, codes = self._drop_endings[segment]
@@ -295,11 +312,20 @@ class _PieceWriter:
             outputs["quarantine"].lines(*copied_lines(block, ended == QUARANTINED))
             self._clock.lap("write")
 
+    def _chosen(self, segment: int, rows: np.ndarray) -> np.ndarray:
+        """int64[]: which of these rows of a segment are written, one number for every time."""
+        resolution = self._resolved[segment]
+        if self._output.copies == "repeat":
+            return np.repeat(np.arange(len(rows)), resolution.copies[rows])
+        return np.flatnonzero(resolution.alive[rows])
+
     def _put_kept_lines(
-        self, out: _RowFile, segment: int, rows: np.ndarray, block: LineBlock, kept: np.ndarray
+        self, out: _RowFile, segment: int, first_row: int, block: LineBlock, kept: np.ndarray
     ) -> None:
-        if not len(rows):
+        """`kept` as `_chosen` gives it for the block's rows, the first of which is `first_row`."""
+        if not len(kept):
             return
+        rows = first_row + kept
         if out.suffix == ".parquet":
             lines = [block.data[s:e].tobytes() for s, e in _spans(block, kept)]
             table = self._converted(block, rows, lines, self._added(segment, rows))
@@ -313,7 +339,13 @@ class _PieceWriter:
             out.lines(*extended_lines(block, kept, endings, np.arange(len(rows))))
 
     def _added(self, segment: int, rows: np.ndarray) -> pa.Table | None:
-        """The score columns that the recipe adds to kept rows."""
+        """The score columns that the recipe adds to kept rows, and where it is asked for their copies."""
+        if self._output.copies == "column":
+            copies = pa.table({"copies": pa.array(self._resolved[segment].copies[rows])})
+            if not self._output.add:
+                return copies
+            scores = self._scores_to_add[segment].take(pa.array(rows))
+            return scores.append_column("copies", copies["copies"])
         if not self._output.add:
             return None
         return self._scores_to_add[segment].take(pa.array(rows))
@@ -385,13 +417,11 @@ class _PieceWriter:
             self._context.report(len(table), table.nbytes)
             rows, n_bytes = np.arange(first_row, first_row + len(table)), sizes[segment]
             ended = self._resolved[segment].ended[rows]
-            self._put_kept_table(
-                outputs["shards"],
-                filtered(table, ended == KEPT),
-                segment,
-                rows[ended == KEPT],
-                n_bytes,
-            )
+            kept = filtered(table, ended == KEPT)
+            chosen = rows[self._chosen(segment, rows)]
+            if len(chosen) != len(kept):
+                kept = kept.take(pa.array(np.searchsorted(rows[ended == KEPT], chosen)))
+            self._put_kept_table(outputs["shards"], kept, segment, chosen, n_bytes)
             if "dropped" in outputs:
                 dropped = ended >= 0
                 taken, fields = filtered(table, dropped), self._drop_fields(segment, rows[dropped])
@@ -482,6 +512,13 @@ class _RowFile:
             "n_bytes": self._out.n_bytes,
             "digest": self._out.digest(),
         }
+
+
+def _spread(values: np.ndarray, rows: np.ndarray) -> pa.Array:
+    """float64[n_rows] with `values` where bool[n_rows] `rows` is True, null elsewhere."""
+    dense = np.zeros(len(rows))
+    dense[rows] = values
+    return pa.array(dense, mask=~rows)
 
 
 _ARROW = {"string": pa.large_string(), "int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_()}

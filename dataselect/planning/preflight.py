@@ -23,6 +23,10 @@ def check_columns(shards: Sequence[Shard], spec: InputSpec, output: OutputSpec) 
             raise RecipeError(_message("text", names[0], shard, columns))
         if spec.id is not None and spec.id not in columns:
             raise RecipeError(_message("id", spec.id, shard, columns))
+        if output.copies == "column" and "copies" in columns:
+            raise RecipeError(
+                f"output.copies: {shard.name} has a column 'copies' already; use `copies: repeat`"
+            )
         twice = next((name for name in output.add if name in columns), None)
         if twice is not None:
             raise RecipeError(

@@ -30,7 +30,7 @@ from dataselect.planning.fields import FieldUse
 from dataselect.stages.base import BASE_COLUMNS, ORDINAL, Stage, with_leaves
 
 RESERVED_COLUMNS = frozenset(
-    {"shard", "part", "row", "id", "stage", "reason", "copies", "draw", "n_bytes", "n_words"}
+    {"shard", "part", "row", "id", "stage", "reason", "copies", "expected", "draw", "n_bytes", "n_words"}
     | {"duplicate_of_shard", "duplicate_of_part", "duplicate_of_row", "similarity"}
     | {"text", "_row", "_dropped_by", "_reason"}
 )
@@ -114,6 +114,10 @@ class OutputSpec(BaseModel):
         description="input fields that a conversion from JSONL to Parquet turns into columns",
     )
     dropped: bool = Field(False, description="also write dropped rows, with stage and reason")
+    copies: Literal["repeat", "column"] = Field(
+        "repeat",
+        description="a row that is chosen several times is written as often, or once with a field `copies`",
+    )
 
 
 class Expect(BaseModel):
@@ -498,10 +502,17 @@ def _schema_at(cls: type[BaseModel], loc: Sequence[Any]) -> dict[str, Any] | Non
     whole = cls.model_json_schema()
     schema: dict[str, Any] = whole
     for step in loc:
-        schema = _dereference(schema, whole)
+        schema = _dereference(_member(schema, step), whole)
         if isinstance(step, str) and step in schema.get("properties", {}):
             schema = schema["properties"][step]
-    return _dereference(schema, whole)
+    return _dereference(_member(schema, None), whole)
+
+
+def _member(schema: dict[str, Any], step: Any) -> dict[str, Any]:
+    """Of a union the model that pydantic's location names, or the only one."""
+    models = [option for option in schema.get("anyOf", []) if "$ref" in option]
+    named = [option for option in models if option["$ref"].endswith(f"/{step}")]
+    return (named or models or [schema])[0] if len(named or models) == 1 else schema
 
 
 def _dereference(schema: dict[str, Any], whole: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dataselect.report.funnel import table
+from dataselect.report.cells import table
 
 _MAX_SHARES = 6
 _MEASURES = ("kl_reduction", "kl_reduction_2", "bits_per_byte")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
+
+from dataselect.report.cells import table
+from dataselect.report.mixture import selection_lines
 
 
 def render(report: dict[str, Any]) -> str:
@@ -14,10 +16,13 @@ def render(report: dict[str, Any]) -> str:
     lines += [f"  {rule}" for rule in _rules(report)]
     lines += [f"  {line}" for stage in report["funnel"] for line in _lengths(stage)]
     lines += [f"  {text}" for dedup in report["dedups"] for text in _clusters(dedup)]
+    lines += [f"  {line}" for stage in report["funnel"] for line in selection_lines(stage)]
     counts = report["rows"]
     kept = f"{counts['kept']:,} kept + {counts['dropped']:,} dropped + {counts['quarantined']:,} quarantined"
     unsampled = f" + {counts['unsampled']:,} outside the sample" if counts["unsampled"] else ""
     lines.append(f"rows in {counts['in']:,} = {kept}{unsampled}")
+    if counts["written"] != counts["kept"]:
+        lines.append(f"rows out {counts['written']:,}: kept rows as often as they were chosen")
     lines += [f"bad shard: {message}" for message in report["bad_shards"].values()]
     memory = report["max_rss_bytes"]
     tasks = report["tasks"]
@@ -90,18 +95,6 @@ def _clusters(dedup: dict[str, Any]) -> list[str]:
     dots = ", ..." if largest["size"] > len(places) else ""
     found = f"{name}: {clusters['n']:,} clusters{compared}"
     return [f"{found}; the largest has {largest['size']:,} documents ({', '.join(places)}{dots})"]
-
-
-def table(rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
-    """Lines of aligned cells; the first `left` columns are flush left."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return [
-        "  ".join(
-            cell.ljust(w) if i < left else cell.rjust(w)
-            for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
 
 
 def _mb(n_bytes: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from dataselect.report.funnel import table
+from dataselect.report.cells import table
 
 
 def render(report: dict[str, Any]) -> str:

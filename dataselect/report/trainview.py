@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dataselect.report.funnel import table
+from dataselect.report.cells import table
 
 _MAX_LABELS = 30
 

@@ -25,6 +25,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from dataselect.core.errors import DataselectError
 from dataselect.core.fingerprint import fingerprint
 
 Columns = Mapping[str, Any]
@@ -421,25 +422,47 @@ class PoolBatch:
 
     def __init__(
         self,
-        columns: Mapping[str, np.ndarray],
+        columns: Mapping[str, Any],
         keys: np.ndarray,
         n_bytes: np.ndarray,
         n_words: np.ndarray,
     ) -> None:
-        """Columns float64[n], those of `input_columns`; keys uint64[n, 2] for draws; sizes int64[n]."""
+        """Columns, those of `input_columns`: float64[n] (NaN: no value), texts as Arrow arrays.
+
+        keys uint64[n, 2] for draws; sizes int64[n].
+        """
         self.columns, self.keys, self.n_bytes, self.n_words = columns, keys, n_bytes, n_words
+
+    def numbers(self, name: str) -> np.ndarray:
+        """A column float64[n]; DataselectError where it holds texts."""
+        values = self.columns[name]
+        if isinstance(values, pa.Array):
+            raise DataselectError(f"the column '{name}' holds texts; a column of numbers is needed")
+        return values
 
     def take(self, mask: np.ndarray) -> PoolBatch:
         """The rows where `mask` is True, or of these numbers."""
-        columns = {name: values[mask] for name, values in self.columns.items()}
+        columns = {name: _taken(values, mask) for name, values in self.columns.items()}
         return PoolBatch(columns, self.keys[mask], self.n_bytes[mask], self.n_words[mask])
 
     def __len__(self) -> int:
         return len(self.n_bytes)
 
 
+class Tally:
+    """What a selection did, for the report: fed with every batch of the last pass."""
+
+    def add(self, batch: PoolBatch, copies: np.ndarray) -> None:
+        """Rows that reached the stage, and what `chosen` said of them."""
+        raise NotImplementedError
+
+    def report(self) -> dict[str, Any]:
+        """JSON."""
+        raise NotImplementedError
+
+
 class SelectStage(Stage):
-    """Keeps rows by comparing a rank key, an integer, with a threshold found over the whole pool."""
+    """Keeps rows, some of them more than once, by a model found over the whole pool."""
 
     fit: str = Field(
         "exact", description="exact, frozen (the threshold of the last published run), or a path"
@@ -450,8 +473,23 @@ class SelectStage(Stage):
         raise NotImplementedError
 
     def chosen(self, batch: PoolBatch, model: Model, state: dict[Any, Any]) -> np.ndarray:
-        """bool[len(batch)]; `state` is carried over the batches of one pass in DocId order (for ties)."""
+        """int64[len(batch)] copies of each row, 0 to drop it; or bool.
+
+        `state` is carried over the batches of one pass in DocId order (for ties).
+        """
         raise NotImplementedError
+
+    def repeats(self) -> bool:
+        """Whether a row may be chosen more than once."""
+        return False
+
+    def expected_copies(self, batch: PoolBatch, model: Model) -> np.ndarray | None:
+        """float64[n] expected copies where they are exact (of one: its probability), for `decisions/`."""
+        return None
+
+    def tally(self, model: Model) -> Tally | None:
+        """Counts for the report; None where there is nothing to say."""
+        return None
 
     def draws(self, keys: np.ndarray) -> np.ndarray | None:
         """float64[n]: the random draws of these draw keys, for `decisions/`; None where there are none."""
@@ -460,6 +498,12 @@ class SelectStage(Stage):
     def scaled(self, share: float) -> SelectStage:
         """The same stage for a sample of `share` of the corpus: absolute budgets shrink with it."""
         return self
+
+
+def _taken(values: Any, mask: np.ndarray) -> Any:
+    if not isinstance(values, pa.Array):
+        return values[mask]
+    return values.filter(pa.array(mask)) if mask.dtype == bool else values.take(pa.array(mask))
 
 
 def _leaves(place: str, value: Any) -> Iterator[tuple[str, str]]:

@@ -1,4 +1,8 @@
-"""Keep a number, a share or a budget of documents: the best by a column, a weighted draw, or a uniform one.
+"""Keep documents by a score, a draw or both, within a budget, for all of them or for every group.
+
+All methods are one of two kinds. *Ranked* ones (top_k, quantile, uniform, resample, tiers) put documents into
+an order and find where a budget ends. *Weighted* ones (poisson, systematic, copies) give each document
+lambda = min(R, c w) expected copies and draw whole copies. threshold and lomax decide each document alone.
 
 Sampling without replacement with probability proportional to w at every draw (Plackett-Luce) is the top k
 of ln w + G with G = -ln(-ln u) standard Gumbel (Efraimidis and Spirakis 2006; DSIR resamples like this).
@@ -10,74 +14,83 @@ ones don't see, and each has draws of its own (DSIR's `separate_targets`, `data-
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from decimal import ROUND_HALF_UP, Decimal
-from typing import Annotated, Any, ClassVar, Literal
+import hashlib
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
+from pydantic.config import JsonDict
 
-from dataselect.core.sizes import ByteSize
-from dataselect.stages.base import Model, Pool, PoolBatch, SelectStage
+from dataselect.stages import budget, expected, radix
+from dataselect.stages.base import NUMBER, STRING, Model, Pool, PoolBatch, SelectStage, Tally
+from dataselect.stages.budget import Keep, Mixture, Overshoot, Shares, Short, Tier, Tokens, share_of
 from dataselect.stages.draws import uniform_draws
+from dataselect.stages.groups import Groups, Survey
+from dataselect.stages.radix import ALL, Ranked, ordered, running_sums
+from dataselect.stages.tally import SelectTally
 
-_SIGN = np.uint64(1) << np.uint64(63)
+Method = Literal[
+    "top_k", "threshold", "quantile", "uniform", "resample",
+    "poisson", "systematic", "copies", "tiers", "lomax",
+]  # fmt: skip
+WEIGHTED = frozenset({"poisson", "systematic", "copies"})
+DRAWN = frozenset({"uniform", "resample", "poisson", "systematic", "copies", "tiers", "lomax"})
+WITHOUT_BUDGET = frozenset({"threshold", "tiers", "lomax"})
+_NEEDS_NO_BUDGET: JsonDict = {
+    "properties": {"method": {"enum": [*sorted(WITHOUT_BUDGET)]}},
+    "required": ["method"],
+}
+_PREFIXES = frozenset({"top_k", "uniform", "resample", "quantile"})
 _FIXED = 2.0**24
-_ALL = np.iinfo(np.int64).max
-_DIGIT_BITS = 16  # four passes over 64-bit keys, 65,536 bins each
-
-
-class Keep(BaseModel):
-    """How much to keep: exactly one of the four."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    docs: int | None = Field(None, ge=0, description="number of documents")
-    fraction: float | None = Field(
-        None, ge=0, le=1, description="share of the documents that reach the stage"
-    )
-    bytes: ByteSize | None = Field(None, ge=0, description="budget of text bytes (UTF-8), such as 10GB")
-    words: int | None = Field(None, ge=0, description="budget of words (runs between white space)")
-
-    @model_validator(mode="after")
-    def _one(self) -> Keep:
-        if sum(value is not None for value in (self.docs, self.fraction, self.bytes, self.words)) != 1:
-            raise ValueError("expected exactly one of docs, fraction, bytes, words")
-        return self
-
-    def weights(self, batch: PoolBatch) -> np.ndarray:
-        """int64[n]: what each document uses up of the budget."""
-        if self.bytes is not None:
-            return batch.n_bytes
-        return batch.n_words if self.words is not None else np.ones(len(batch), np.int64)
-
-    def budget(self, n_docs: int) -> int:
-        """The budget in units of `weights`; a fraction is rounded half up."""
-        if self.fraction is not None:
-            exact = Decimal(str(self.fraction)) * n_docs
-            return int(exact.quantize(Decimal(1), rounding=ROUND_HALF_UP))
-        return next(int(v) for v in (self.docs, self.bytes, self.words) if v is not None)
+_ONLY_FOR: dict[str, frozenset[str]] = {
+    "threshold": frozenset({"threshold"}),
+    "alpha": frozenset({"lomax"}),
+    "tiers": frozenset({"tiers"}),
+    "max_copies": frozenset({"copies", "tiers"}),
+    "rounding": frozenset({"copies", "tiers"}),
+    "overshoot": frozenset({"top_k", "uniform", "resample"}),
+    "weights": WEIGHTED | {"resample"},
+    "temperature": WEIGHTED | {"resample"},
+    "shares": frozenset({"top_k", "resample"}),
+    "short": _PREFIXES | WEIGHTED,
+    "mixture": _PREFIXES | WEIGHTED,
+    "per": _PREFIXES | WEIGHTED | {"tiers"},
+}
+"""Parameters that mean nothing to other methods."""
 
 
 class Select(SelectStage):
-    """Keep documents in order of a rank key while they fit the budget; ties by document id.
+    """Keep documents within a budget: by rank, by draw, or in whole copies; all together or group by group.
 
-    A budget of bytes or words stops before the first document that would exceed it, so that a larger
-    budget always keeps a superset.
+    Ranked documents are taken in order while they fit; ties by document id. A document whose score, weight
+    or size is missing, not a number, infinite as a weight or negative as one is never kept, and is counted.
     """
 
     use: ClassVar[str] = "select"
+    version: ClassVar[int] = 2
+    model_config = ConfigDict(
+        json_schema_extra={"anyOf": [{"required": ["keep"]}, _NEEDS_NO_BUDGET]},
+    )
 
-    keep_: Keep = Field(alias="keep", description="how much to keep: docs, fraction, bytes or words")
-    method: Literal["top_k", "resample", "uniform"] = Field(
+    keep_: Keep | None = Field(
+        None,
+        alias="keep",
+        description="how much to keep: docs, fraction, bytes, words, tokens or chars; not for threshold, "
+        "tiers and lomax",
+    )
+    method: Method = Field(
         "top_k",
-        description="top_k: the largest values of `by`; resample: drawn without replacement by weight `by` "
-        "(Gumbel top-k); uniform: drawn evenly",
+        description="top_k: the largest values of `by`; threshold: all from a value on; quantile: as top_k "
+        "with a fraction, equal values alike; resample: drawn without replacement by weight `by` (Gumbel "
+        "top-k); uniform: drawn evenly; poisson, systematic: drawn with probability in exact proportion to "
+        "the weight; copies: the same with whole copies; tiers: copies by rank; lomax: GPT-3's noisy rule",
     )
     by: str | Annotated[list[str], Field(min_length=1)] | None = Field(
         None,
         description="score column of an earlier stage; several are served in turn, each with its share of "
-        "the budget; none for uniform",
+        "the budget; none for uniform; without one, poisson, systematic and copies weigh all alike",
     )
     shares: list[float] | None = Field(
         None,
@@ -85,42 +98,174 @@ class Select(SelectStage):
         "n-grams of their targets, or equal where columns have none",
     )
     weights: Literal["log", "linear"] = Field(
-        "log", description="resample: whether `by` is a log weight (as ngram_importance gives) or a weight"
+        "log", description="whether `by` is a log weight (as ngram_importance gives) or a weight"
     )
-    temperature: float = Field(
-        1.0, gt=0, description="resample: divides the log weight; large is near uniform"
-    )
+    temperature: float = Field(1.0, gt=0, description="divides the log weight; large is near uniform")
     direction: Literal["max", "min"] = Field(
         "max", description="whether large or small values of `by` are good"
     )
+    overshoot: Overshoot = Field(
+        "stop_before",
+        description="the document at which the budget ends: stop_before leaves it out, cross takes it, "
+        "nearest does what comes closer",
+    )
+    tokens: Tokens = Field(
+        Tokens.model_validate({}), description="keep.tokens: words x per_word, or a column"
+    )
+    chars: str = Field("n_chars", description="keep.chars: column with lengths, as length_filter adds it")
+    per: str | None = Field(
+        None, description="column whose values are groups (source, language), each with its own quota"
+    )
+    mixture: Mixture = Field(
+        "proportional",
+        description="quotas of the groups: proportional to their size; each: the whole budget for every one; "
+        "equal: the same, small ones all they have; unimax: equal with up to max_copies epochs; "
+        "{temperature: T}: by size^(1/T); {weights: {name: weight}}",
+    )
+    short: Short = Field(
+        "take_all",
+        description="where there is less than the budget or quota: error; take_all there is; redistribute "
+        "among the other groups by their shares",
+    )
+    max_copies: int = Field(4, ge=1, le=100, description="copies, tiers: most copies of a document")
+    rounding: Literal["systematic", "independent"] = Field(
+        "systematic",
+        description="copies, tiers: sums are exact along the order of documents, or each by its own draw",
+    )
+    threshold: float | None = Field(None, description="threshold: the worst value of `by` that is kept")
+    tiers: list[Tier] | None = Field(
+        None, description="tiers: from the best down, [{share: 5%, copies: 4}, ...]; the rest is dropped"
+    )
+    alpha: float = Field(9.0, gt=0, description="lomax: kept with probability (2 - score)^-alpha")
+    nested: bool = Field(
+        False, description="insist that a larger budget keeps all that a smaller one does, or refuse"
+    )
     seed: int = Field(0, ge=0, description="another seed is another draw")
+
+    # Parameters -------------------------------------------------------------------------------------------
 
     @model_validator(mode="after")
     def _by_matches_method(self) -> Select:
-        if (self.by is None) != (self.method == "uniform"):
-            raise ValueError("by: name a score column for top_k and resample, and none for uniform")
-        columns = self.input_columns()
-        if len(set(columns)) < len(columns):
-            raise ValueError(f"by: a column stands there twice, got {columns}")
+        if self.by is not None and self.method == "uniform":
+            raise ValueError("by: uniform needs none; resample draws by weight")
+        if self.by is None and self.method != "uniform" and self.method not in WEIGHTED:
+            raise ValueError(f"by: name a score column for {self.method}")
+        if isinstance(self.by, list):
+            if len(set(self.by)) < len(self.by):
+                raise ValueError(f"by: a column stands there twice, got {self.by}")
+            if len(self.by) > 1 and self.method not in ("top_k", "resample"):
+                raise ValueError(f"by: {self.method} takes one column, got {self.by}")
         return self
 
     @model_validator(mode="after")
     def _shares_match_columns(self) -> Select:
-        shares, n_columns = self.shares, len(self.input_columns())
+        shares, n_columns = self.shares, len(self.score_columns)
         if shares is not None and len(shares) != n_columns:
             raise ValueError(f"shares: expected one for each of the {n_columns} columns of by, got {shares}")
         if shares is not None and (min(shares) < 0 or abs(sum(shares) - 1) > 1e-6):
             raise ValueError(f"shares: expected numbers from 0 up that sum to 1, got {shares}")
         return self
 
-    def input_columns(self) -> list[str]:
+    @model_validator(mode="after")
+    def _parameters_fit_the_method(self) -> Select:
+        if (self.keep_ is None) != (self.method in WITHOUT_BUDGET):
+            what = "takes no budget" if self.keep_ is not None else "needs a budget, such as {fraction: 0.2}"
+            raise ValueError(f"keep: {self.method} {what}")
+        for name, methods in _ONLY_FOR.items():
+            if self.method not in methods and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name}: only for {', '.join(sorted(methods))}, not for {self.method}")
+        for name in ("threshold", "tiers"):
+            if self.method == name and not getattr(self, name) and getattr(self, name) != 0:
+                raise ValueError(f"{name}: missing; the method {name} needs it")
+        if self.method == "quantile" and self.keep_ is not None and self.keep_.fraction is None:
+            raise ValueError("keep: quantile takes a fraction")
+        if self.direction == "min" and (
+            self.method == "lomax" or (self.weights == "linear" and self.method in WEIGHTED | {"resample"})
+        ):
+            raise ValueError("direction: min does not go with weights; give log weights, or turn the score")
+        return self
+
+    @model_validator(mode="after")
+    def _tiers_add_up(self) -> Select:
+        tiers = self.tiers or []
+        if sum(tier.share for tier in tiers) > 1 + 1e-9:
+            raise ValueError("tiers: the shares sum to more than 1")
+        most = max((tier.copies for tier in tiers), default=0.0)
+        if most > self.max_copies:
+            raise ValueError(f"tiers: {most:g} copies are more than max_copies ({self.max_copies})")
+        return self
+
+    @model_validator(mode="after")
+    def _groups_fit(self) -> Select:
+        if self.per is None and self.mixture != "proportional":
+            raise ValueError("mixture: name the column of the groups with `per:`")
+        if self.mixture == "unimax" and self.method != "copies":
+            raise ValueError("mixture: unimax repeats documents: it needs method copies; else use equal")
+        if self.mixture == "equal" and self.method == "copies":
+            raise ValueError("mixture: with copies this is called unimax")
+        if self.short == "redistribute" and (self.per is None or self.mixture == "each"):
+            raise ValueError("short: there is nothing to redistribute without groups that share a budget")
+        return self
+
+    @model_validator(mode="after")
+    def _nested_where_it_can_be(self) -> Select:
+        reason = None
+        if self.method == "systematic" or (
+            self.method in ("copies", "tiers") and self.rounding == "systematic"
+        ):
+            reason = "systematic rounding moves other documents over the edge"
+        elif len(self.score_columns) > 1:
+            reason = "a larger budget of one column takes documents from the next"
+        elif self.per is not None and self.mixture not in ("each", "equal", "unimax"):
+            reason = "rounded shares of a larger budget can be smaller; use mixture each or equal"
+        elif self.short == "redistribute":
+            reason = "what is redistributed is rounded again"
+        if self.nested and reason:
+            raise ValueError(f"nested: {reason}")
+        return self
+
+    @property
+    def score_columns(self) -> list[str]:
+        """Those of `by`, in turn."""
         return [self.by] if isinstance(self.by, str) else list(self.by or ())
 
+    def input_columns(self) -> list[str]:
+        unit = self.keep_.unit if self.keep_ else None
+        sizes = self.chars if unit == "chars" else self.tokens.column if unit == "tokens" else None
+        return list(dict.fromkeys([*self.score_columns, *(name for name in (self.per, sizes) if name)]))
+
+    def field_types(self, known: Mapping[str, str]) -> dict[str, str]:
+        groups = {self.per: known.get(self.per, STRING)} if self.per else {}
+        numbers = [name for name in self.input_columns() if name != self.per]
+        texts = [name for name in numbers if known.get(name, NUMBER) != NUMBER]
+        if texts:
+            raise ValueError(f"'{texts[0]}' is a {known[texts[0]]}, not a number")
+        return groups | dict.fromkeys(numbers, NUMBER)
+
     def scaled(self, share: float) -> Select:
-        keep = self.keep_
-        budgets = {"docs": keep.docs, "bytes": keep.bytes, "words": keep.words}
-        scaled = {name: round(value * share) for name, value in budgets.items() if value is not None}
-        return self.model_copy(update={"keep_": Keep(**scaled)}) if scaled else self
+        return self.model_copy(update={"keep_": self.keep_.scaled(share)}) if self.keep_ else self
+
+    def repeats(self) -> bool:
+        return self.method in ("copies", "tiers") and self.cap > 1
+
+    @property
+    def cap(self) -> int:
+        """Most copies of a document."""
+        return self.max_copies if self.method in ("copies", "tiers") else 1
+
+    # Values of rows ---------------------------------------------------------------------------------------
+
+    def _values(self, batch: PoolBatch, turn: int) -> np.ndarray | None:
+        """float64[n]: score, or log weight over temperature; NaN where it can't be used."""
+        if not self.score_columns:
+            return None
+        values = batch.numbers(self.score_columns[turn])
+        if self.method not in WEIGHTED and self.method != "resample":
+            return values if self.direction == "max" else -values
+        with np.errstate(divide="ignore", invalid="ignore"):
+            logs = np.log(values) if self.weights == "linear" else values
+            logs = (logs if self.direction == "max" else -logs) / self.temperature
+        return np.where(logs == np.inf, np.nan, logs)
 
     def rank_keys(self, batch: PoolBatch, turn: int = 0) -> np.ndarray:
         """uint64[n], larger is better, by column number `turn` of `by`.
@@ -128,89 +273,238 @@ class Select(SelectStage):
         Integers, so that no rounding of a sum decides who is kept.
         """
         if self.method == "uniform":
-            return _ordered(self._draws(batch.keys, turn))
-        values = batch.columns[self.input_columns()[turn]]
-        values = values if self.direction == "max" else -values
-        if self.method == "top_k":
-            return _ordered(values)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            log_weight = values if self.weights == "log" else np.log(values)
+            return ordered(self._draws(batch.keys, turn))
+        values = self._values(batch, turn)
+        assert values is not None
+        if self.method != "resample":
+            return ordered(values)
         gumbel = -np.log(-np.log(self._draws(batch.keys, turn)))
-        return _ordered(np.rint(log_weight / self.temperature * _FIXED) + np.rint(gumbel * _FIXED))
+        return ordered(np.rint(values * _FIXED) + np.rint(gumbel * _FIXED))
 
-    def _draws(self, keys: np.ndarray, turn: int) -> np.ndarray:
-        purpose = f"select:{self.method}" + (f":{self.input_columns()[turn]}" if turn else "")
+    def _draws(self, keys: np.ndarray, turn: int = 0) -> np.ndarray:
+        purpose = f"select:{self.method}" + (f":{self.score_columns[turn]}" if turn else "")
         return uniform_draws(keys, self.seed, purpose)
 
     def draws(self, keys: np.ndarray) -> np.ndarray | None:
-        """Those for the first column."""
-        return None if self.method == "top_k" else self._draws(keys, 0)
+        """Those for the first column; none where sums along the order of documents decide."""
+        systematic = self.method == "systematic" or (
+            self.method in ("copies", "tiers") and self.rounding == "systematic"
+        )
+        return self._draws(keys) if self.method in DRAWN and not systematic else None
+
+    def usable_rows(self, groups: Groups, batch: PoolBatch, turn: int = 0) -> UsableRows:
+        """The rows that can be chosen, with group and size."""
+        size, usable = self.sizes(batch)
+        values = self._values(batch, turn)
+        if values is not None:
+            usable = usable & ~np.isnan(values)
+        group = groups.codes(batch)
+        usable = usable & (group >= 0)
+        if usable.all():
+            return UsableRows(np.arange(len(batch)), batch, group, size)
+        at = np.flatnonzero(usable)
+        return UsableRows(at, batch.take(at), group[at], size[at])
+
+    def sizes(self, batch: PoolBatch) -> tuple[np.ndarray, np.ndarray]:
+        """What each document uses up of the budget, int64[n], and bool[n]: whether that is known."""
+        unit = self.keep_.unit if self.keep_ else "docs"
+        return budget.sizes(unit, batch, self.tokens, self.chars)
+
+    # The model --------------------------------------------------------------------------------------------
 
     def find_threshold(self, pool: Pool) -> dict[str, np.ndarray]:
-        """Threshold uint64[n_columns] and tie_budget int64[n_columns] in units of the budget."""
-        model = {"threshold": np.empty(0, np.uint64), "tie_budget": np.empty(0, np.int64)}
-        for turn, budget in enumerate(self._budgets(pool)):
-            left = _Remaining(self, pool, model) if turn else pool
-            key, tie_budget = self._boundary(left, turn, budget)
-            model = {
-                "threshold": np.append(model["threshold"], np.uint64(key)),
-                "tie_budget": np.append(model["tie_budget"], np.int64(tie_budget)),
-            }
-        return model
+        """Groups, and of each what is to be kept (quota, supply), and how.
 
-    def _budgets(self, pool: Pool) -> list[int]:
-        """Of every column int(budget * share), the rest to the last, as data-selection 1.0.3 has it."""
-        budget = self.keep_.budget(sum(len(batch) for batch in pool.batches()))
-        columns = self.input_columns() or [""]
+        threshold uint64[n_turns, n_groups], tie_budget int64[n_turns, n_groups] in units of the budget of
+        ranked methods; scale, largest float64[n_groups] of weighted ones.
+        """
+        survey = Survey(self.per)
+        for batch in pool.batches():
+            size, usable = self.sizes(batch)
+            values = self._values(batch, 0)
+            usable = usable if values is None else usable & ~np.isnan(values)
+            tops = np.zeros(len(batch)) if values is None else values
+            survey.add(batch, [np.ones_like(size), size * usable], np.where(usable, tops, -np.inf))
+        named = (self.mixture.weights if isinstance(self.mixture, Shares) else None) or {}
+        groups, (n_docs, supply), largest = survey.finish([*named] if self.per else [""], 2)
+        model = {"groups": groups.pack()}
+        if self.method in WEIGHTED:
+            return model | self._find_scales(pool, groups, n_docs, largest)
+        if self.method == "tiers":
+            return model | self._find_tiers(pool, groups, supply)
+        if self.method in WITHOUT_BUDGET:
+            return model | {"supply": supply}
+        return model | self._find_boundaries(pool, groups, n_docs, supply)
+
+    def _quotas(self, groups: Groups, n_docs: np.ndarray, supply: np.ndarray) -> dict[str, np.ndarray]:
+        """int64[n_groups]: quota asked for, and within what there is; the whole budget; supply."""
+        keep, names = self.keep_, groups.names
+        assert keep is not None
+        there = supply.tolist()
+        asked = budget.share_out(keep, names, n_docs.tolist(), there, self.cap, self.mixture)
+        total = sum(asked) if self.mixture == "each" else keep.budget(int(n_docs.sum()))
+        most = [self.cap * n for n in there]
+        quotas = budget.within_supply(keep, names, asked, most, total, self.short, self.mixture)
+        as_arrays = {"asked": asked, "quota": quotas, "budget": [total], "supply": there}
+        return {name: np.array(values, np.int64) for name, values in as_arrays.items()}
+
+    def _find_boundaries(
+        self, pool: Pool, groups: Groups, n_docs: np.ndarray, supply: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        quotas = self._quotas(groups, n_docs, supply)
+        shape = (0, len(groups.names))
+        found = {"threshold": np.empty(shape, np.uint64), "tie_budget": np.empty(shape, np.int64)}
+        for turn, budgets in enumerate(self._turns(pool, quotas["quota"])):
+            left = _Remaining(self, pool, found | {"groups": groups.pack()}) if turn else pool
+            if self.method == "quantile":
+                key, _ = radix.boundaries(partial(self._ranked, left, groups, turn), budgets - 1)
+                tie_budget = np.where(budgets > 0, ALL, 0)
+            else:
+                key, tie_budget = radix.boundaries(partial(self._ranked, left, groups, turn), budgets)
+            found = {
+                "threshold": np.concatenate([found["threshold"], key[None]]),
+                "tie_budget": np.concatenate([found["tie_budget"], tie_budget[None]]),
+            }
+        return found | quotas
+
+    def _ranked(self, pool: Pool, groups: Groups, turn: int) -> Iterator[Ranked]:
+        for batch in pool.batches():
+            rows = self.usable_rows(groups, batch, turn)
+            yield Ranked(rows.group, self.rank_keys(rows.batch, turn), rows.size)
+
+    def _turns(self, pool: Pool, quotas: np.ndarray) -> list[np.ndarray]:
+        """Of every column int(quota x share), the rest to the last, as data-selection 1.0.3 has it."""
+        columns = self.score_columns or [""]
         if self.shares is not None:
             masses = np.array(self.shares)
         else:
             known = all(name in pool.masses for name in columns)
             masses = np.array([pool.masses[name] if known else 1.0 for name in columns])
-        budgets = [int(budget * share) for share in (masses / masses.sum()).tolist()]
-        budgets[-1] += budget - sum(budgets)
-        return budgets
+        turns = [(quotas * share).astype(np.int64) for share in (masses / masses.sum()).tolist()[:-1]]
+        return [*turns, quotas - sum(turns, np.zeros_like(quotas))]
 
-    def _boundary(self, pool: Pool, turn: int, budget: int) -> tuple[int, int]:
-        """(key, budget left for documents of that key): what is above the key fits.
+    def _find_tiers(self, pool: Pool, groups: Groups, supply: np.ndarray) -> dict[str, np.ndarray]:
+        keys, ties, share = [], [], 0.0
+        for tier in self.tiers or []:
+            share = min(1.0, round(share + tier.share, 12))
+            ends = np.array([share_of(share, n) for n in supply.tolist()], np.int64)
+            key, tie_budget = radix.boundaries(partial(self._ranked, pool, groups, 0), ends)
+            keys.append(key)
+            ties.append(tie_budget)
+        return {"threshold": np.stack(keys), "tie_budget": np.stack(ties), "supply": supply}
 
-        Radix selection: one pass over the pool for every 16 bits of the key.
-        """
-        prefix = 0
-        for shift in range(64 - _DIGIT_BITS, -1, -_DIGIT_BITS):
-            used = self._digit_weights(pool, turn, prefix, shift)
-            above = np.cumsum(used[::-1])  # weight of the best bins, best first
-            full_bins = int(np.searchsorted(above, budget, side="right"))
-            if full_bins == len(used):  # everything under this prefix fits: only at the first digit
-                return 0, _ALL
-            budget -= int(above[full_bins - 1]) if full_bins else 0
-            prefix = prefix << _DIGIT_BITS | (len(used) - 1 - full_bins)
-        return prefix, budget
+    def _find_scales(
+        self, pool: Pool, groups: Groups, n_docs: np.ndarray, largest: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        def passes() -> Iterator[Ranked]:
+            for batch in pool.batches():
+                rows = self.usable_rows(groups, batch)
+                keys, counts = expected.weight_keys(self._relative(rows, largest))
+                yield Ranked(rows.group[counts], keys[counts], rows.size[counts])
 
-    def _digit_weights(self, pool: Pool, turn: int, prefix: int, shift: int) -> np.ndarray:
-        """int64[2^16]: weight by the digit at `shift` of the keys that start with `prefix`."""
-        used = np.zeros(1 << _DIGIT_BITS, np.int64)
-        for batch in pool.batches():
-            keys, weights = self.rank_keys(batch, turn), self.keep_.weights(batch)
-            if shift + _DIGIT_BITS < 64:
-                inside = keys >> np.uint64(shift + _DIGIT_BITS) == prefix
-                keys, weights = keys[inside], weights[inside]
-            digits = (keys >> np.uint64(shift) & np.uint64((1 << _DIGIT_BITS) - 1)).astype(np.int64)
-            np.add.at(used, digits, weights)
-        return used
+        solver = expected.CappedSolver(passes, len(groups.names), self.cap)
+        quotas = self._quotas(groups, n_docs, solver.supply)
+        return quotas | {"scale": solver.solve(quotas["quota"]), "largest": largest}
+
+    def _relative(self, rows: UsableRows, largest: np.ndarray) -> np.ndarray:
+        """float64[n] in [0, 1]: weights, the largest of each group being 1."""
+        if not self.score_columns:
+            return np.ones(len(rows.group))
+        top = largest[rows.group]
+        values = self._values(rows.batch, 0)
+        assert values is not None
+        with np.errstate(invalid="ignore", over="ignore"):
+            relative = np.exp(values - np.where(np.isfinite(top), top, 0.0))
+        return np.where(np.isfinite(values), np.minimum(relative, 1.0), 0.0)
+
+    # Choosing ---------------------------------------------------------------------------------------------
 
     def chosen(self, batch: PoolBatch, model: Model, state: dict[Any, Any]) -> np.ndarray:
-        mask = np.zeros(len(batch), bool)
-        for turn, threshold in enumerate(model["threshold"]):
-            left = np.flatnonzero(~mask)
-            rest = batch.take(left)
-            keys, weights = self.rank_keys(rest, turn), self.keep_.weights(rest)
-            mask[left[keys > threshold]] = True
-            tied = np.flatnonzero(keys == threshold)
-            used = state.get(turn, 0) + np.cumsum(weights[tied])
-            mask[left[tied[used <= model["tie_budget"][turn]]]] = True
-            state[turn] = int(used[-1]) if len(used) else state.get(turn, 0)
-        return mask
+        groups = Groups.unpack(self.per, model["groups"])
+        copies = np.zeros(len(batch), np.int64)
+        if self.method in ("threshold", "lomax"):
+            copies[self._alone(batch)] = 1
+        elif self.method in WEIGHTED or self.method == "tiers":
+            rows = self.usable_rows(groups, batch)
+            units = expected.in_units(self._expected(rows, model, state))
+            copies[rows.at] = self._round(rows, units, groups, state)
+        else:
+            for turn in range(len(model["threshold"])):
+                left = np.flatnonzero(copies == 0)
+                rows = self.usable_rows(groups, batch.take(left), turn)
+                copies[left[rows.at]] = self._taken(rows, model, turn, state)
+        return copies
+
+    def _alone(self, batch: PoolBatch) -> np.ndarray:
+        """bool[n] of methods that look at no other document."""
+        values = self._values(batch, 0)
+        assert values is not None
+        if self.method == "threshold":
+            limit = self.threshold if self.direction == "max" else -(self.threshold or 0.0)
+            kept: np.ndarray = values >= limit
+            return kept
+        # X > 1 - s for X of Lomax(alpha), that is u^(-1/alpha) - 1 > 1 - s.
+        probability = (1 + np.maximum(1 - values, 0.0)) ** -self.alpha
+        return (self._draws(batch.keys) < probability) & ~np.isnan(values)
+
+    def _taken(self, rows: UsableRows, model: Model, turn: int, state: dict[Any, Any]) -> np.ndarray:
+        """bool[n]: what ranks above its group's boundary, and of what ranks with it as much as fits."""
+        keys = self.rank_keys(rows.batch, 0 if self.method == "tiers" else turn)
+        threshold, left = model["threshold"][turn][rows.group], model["tie_budget"][turn]
+        taken = keys > threshold
+        tied = np.flatnonzero(keys == threshold)
+        carried = state.setdefault(turn, np.zeros(len(left), np.int64))
+        size, room = rows.size[tied], left[rows.group[tied]]
+        used = running_sums(rows.group[tied], size, carried)
+        fits = used <= room
+        if self.overshoot == "cross":
+            fits |= used - size < room
+        elif self.overshoot == "nearest":
+            fits |= used - room < room - (used - size)
+        taken[tied] = fits
+        return taken
+
+    def _expected(self, rows: UsableRows, model: Model, state: dict[Any, Any]) -> np.ndarray:
+        """float64[n]: expected copies."""
+        if self.method in WEIGHTED:
+            keys, counts = expected.weight_keys(self._relative(rows, model["largest"]))
+            scaled = expected.key_weights(keys) * model["scale"][rows.group]
+            return np.where(counts, np.minimum(scaled, float(self.cap)), 0.0)
+        out = np.zeros(len(rows.group))
+        for turn, tier in reversed(list(enumerate(self.tiers or []))):
+            out[self._taken(rows, model, turn, state)] = tier.copies
+        return out
+
+    def _round(
+        self, rows: UsableRows, units: np.ndarray, groups: Groups, state: dict[Any, Any]
+    ) -> np.ndarray:
+        if self.draws(rows.batch.keys[:0]) is not None:
+            return expected.independent(units, self._draws(rows.batch.keys))
+        names = [hashlib.blake2b(name.encode(), digest_size=16).digest() for name in groups.names]
+        keys = np.frombuffer(b"".join(names), np.uint64).reshape(-1, 2)
+        carried = state.setdefault("units", np.zeros(len(names), np.int64))
+        return expected.systematic(units, rows.group, self._draws(keys), carried)
+
+    def expected_copies(self, batch: PoolBatch, model: Model) -> np.ndarray | None:
+        if self.method not in WEIGHTED:
+            return None
+        rows = self.usable_rows(Groups.unpack(self.per, model["groups"]), batch)
+        out = np.zeros(len(batch))
+        out[rows.at] = self._expected(rows, model, {})
+        return out
+
+    def tally(self, model: Model) -> Tally:
+        return SelectTally(self, model)
+
+
+class UsableRows(NamedTuple):
+    """Rows of a batch that can be chosen."""
+
+    at: np.ndarray
+    """int64[n]: their numbers in the batch."""
+    batch: PoolBatch
+    group: np.ndarray
+    size: np.ndarray
 
 
 class _Remaining(Pool):
@@ -222,11 +516,4 @@ class _Remaining(Pool):
     def batches(self) -> Iterator[PoolBatch]:
         state: dict[Any, Any] = {}
         for batch in self._pool.batches():
-            yield batch.take(~self._stage.chosen(batch, self._model, state))
-
-
-def _ordered(values: np.ndarray) -> np.ndarray:
-    """uint64 keys in the order of the floats; -0.0 as 0.0, and null or NaN below everything."""
-    values = np.where(np.isnan(values), -np.inf, values) + 0.0
-    bits = values.astype(np.float64).view(np.uint64)
-    return np.where(bits & _SIGN, ~bits, bits | _SIGN)
+            yield batch.take(self._stage.chosen(batch, self._model, state) == 0)
