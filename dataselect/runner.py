@@ -33,7 +33,7 @@ from dataselect.engine.write import add_ledgers
 from dataselect.io.bundle import Bundle, BundleWriter
 from dataselect.io.fields import FieldSpec
 from dataselect.io.reader import ReadSpec
-from dataselect.io.store import LocalStore, Store, store_at
+from dataselect.io.store import LocalStore, Store, is_file, store_at
 from dataselect.planning.decisions import Decisions, load_last, save_last
 from dataselect.planning.fields import check_fields
 from dataselect.planning.preflight import check_columns
@@ -339,12 +339,13 @@ def _given_models(recipe: Recipe, stages: Sequence[Stage], output: Store, work: 
                 continue  # the first run fits, and later ones freeze what it published
             source, name = output, f"{manifest['generation']}/{fitted['name']}"
         else:
-            path = Path(recipe.stages[i].folder) / stage.fit
-            if not path.is_file():
+            path = stage.fit if "://" in stage.fit else str(Path(recipe.stages[i].folder) / stage.fit)
+            if not is_file(path):
                 raise RecipeError(
                     f"{recipe.path}: stage {stage.use}: fit: expected exact, frozen or a file; no file {path}"
                 )
-            source, name = store_at(path.parent), path.name
+            folder, _, name = path.rpartition("/")
+            source = store_at(folder or "/")
         digest = _fitted_bundle(recipe, i, source, name).digest
         given[i] = artifact_name("given", digest)
         if work.stat(given[i]) is None:
@@ -384,8 +385,7 @@ def _file_digest(work: Store, path: str, *, rehash: bool) -> str:
         raise RecipeError(f"file not found: {path}")
     memo, version = f"files/{fingerprint(path)}.json", [entry.size, entry.version]
     try:
-        with work.open(memo) as file:
-            record = json.loads(file.read())
+        record = json.loads(work.read(memo))
         if record["version"] == version and not rehash:
             return str(record["digest"])
     except (OSError, ValueError):

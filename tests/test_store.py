@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from dataselect.core.errors import DataselectError
-from dataselect.io.store import FsspecStore, LocalStore, store_at
+from dataselect.io.object_store import FsspecStore
+from dataselect.io.store import LocalStore, store_at
 
 NAMES = [
     "a",
@@ -149,7 +150,7 @@ def test_two_writers_of_one_name_leave_one_whole_file(store):
 
 
 def test_a_large_commit_is_whole(store, monkeypatch):
-    monkeypatch.setattr("dataselect.io.store._SPOOL_BYTES", 1000)
+    monkeypatch.setattr("dataselect.io.object_store._SPOOL_BYTES", 1000)
     put(store, "a", b"x" * 3_000_000)
     assert store.stat("a").size == 3_000_000
 

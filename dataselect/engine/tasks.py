@@ -59,6 +59,7 @@ class Engine(Protocol):
 
 def execute(context: Context, task: Task) -> Any:
     """The task's result. DataselectError for whatever it raises: other errors may not pickle."""
+    context.begin()
     try:
         module, name = task.function.split(":")
         return getattr(importlib.import_module(f"dataselect.engine.{module}"), name)(context, task.call)
