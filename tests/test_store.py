@@ -24,8 +24,10 @@ NAMES = [
 ]
 
 
-@pytest.fixture(params=["local", "durable", "memory"])
+@pytest.fixture(params=["local", "durable", "memory", "s3"])
 def store(request, tmp_path):
+    if request.param == "s3":
+        return store_at(f"{request.getfixturevalue('s3').url}/root")
     if request.param == "memory":
         return store_at(f"memory://{uuid.uuid4().hex}/root")
     return store_at(tmp_path / "root", durable=request.param == "durable")

@@ -31,9 +31,8 @@ TRIES = 5
 """Of a request that fails for a passing reason."""
 _FIRST_WAIT_S = 0.5  # then twice as long each time, and half as long to half as long again: 7.5 s in all
 _S3_ATTEMPTS = 3  # botocore's own within each try, so that a page of a long listing does not start it again
-_SPOOL_BYTES = 16 << 20
-"""A commit up to this size waits in memory and is one put; a larger one waits in a temporary file and is
-uploaded in parts of this size (at most 10,000: 156 GiB)."""
+_SPOOL_BYTES = 16 << 20  # a commit up to this size waits in memory and is one put, a larger one in a file
+_PART_BYTES = 16 << 20  # of a multipart upload, which has at most 10,000 of them: 156 GiB
 
 T = TypeVar("T")
 
@@ -81,7 +80,7 @@ class FsspecStore:
         if entry is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), url)
         get = getattr(file, "_fetch_range", None) or (
-            lambda start, stop: self._fs.cat_file(path, start, stop)
+            lambda start, stop: self._fs.cat_file(path, start=start, end=stop)
         )
         fetch = lambda start, stop: patiently(url, lambda: _whole(get(start, stop), stop - start))  # noqa: E731
         return entry, cast("BinaryIO", RangeReader(fetch, entry.size))
@@ -92,7 +91,7 @@ class FsspecStore:
 
         def get() -> bytes:
             try:
-                data = self._fs.cat_file(path, None if start == 0 else start, stop)
+                data = self._fs.cat_file(path, start=start, end=stop)
             except OSError as error:
                 if _status(error) == 416:  # a range of an empty object
                     return b""
@@ -116,7 +115,7 @@ class FsspecStore:
         if n_bytes <= _SPOOL_BYTES:
             self._fs.pipe_file(self._path(name), spool.read())
             return
-        file = self._fs.open(self._path(name), "wb", autocommit=False, block_size=_SPOOL_BYTES)
+        file = self._fs.open(self._path(name), "wb", autocommit=False, block_size=_PART_BYTES)
         try:
             shutil.copyfileobj(spool, file, 1 << 20)
             file.close()
@@ -178,7 +177,8 @@ def file_system(url: str) -> tuple[Any, str]:
 # Requests that fail ----------------------------------------------------------------------------------------
 
 _PASSING = {
-    "HTTPClientError",  # botocore: no connection, or one that broke
+    "ConnectionError",  # botocore: no connection
+    "HTTPClientError",  # botocore: one that broke
     "ResponseParserError",
     "IncompleteReadError",
     "ClientError",  # aiohttp; botocore's has a status
@@ -242,6 +242,8 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 def _status(error: BaseException) -> int | None:
     """HTTP status behind an error of any store's package."""
     for cause in _chain(error):
+        if type(cause).__name__ == "ClientPayloadError":  # aiohttp: a body cut short; it calls that a 400
+            return None
         response = getattr(cause, "response", None)
         if isinstance(response, dict):
             return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0) or None
