@@ -32,6 +32,7 @@ from dataselect.engine.tasks import Engine
 from dataselect.engine.write import add_ledgers
 from dataselect.io.bundle import Bundle, BundleWriter
 from dataselect.io.fields import FieldSpec
+from dataselect.io.local_copies import local_file
 from dataselect.io.reader import ReadSpec
 from dataselect.io.store import LocalStore, Store, is_file, store_at
 from dataselect.planning.decisions import Decisions, load_last, save_last
@@ -348,7 +349,7 @@ def _given_models(recipe: Recipe, stages: Sequence[Stage], output: Store, work: 
             source = store_at(folder or "/")
         digest = _fitted_bundle(recipe, i, source, name).digest
         given[i] = artifact_name("given", digest)
-        if work.stat(given[i]) is None:
+        if not work.exists(given[i]):
             with source.open(name) as old, work.commit(given[i]) as new:
                 shutil.copyfileobj(old, new)
     return given
@@ -391,7 +392,7 @@ def _file_digest(work: Store, path: str, *, rehash: bool) -> str:
     except (OSError, ValueError):
         pass
     digest = xxhash.xxh3_128()
-    with source.open(entry.name) as file:
+    with local_file(path).open("rb") as file:  # on an object store: the copy that the stage will read
         while block := file.read(4 << 20):
             digest.update(block)
     with work.commit(memo) as file:

@@ -17,11 +17,12 @@ from dataselect.core.errors import DataselectError, TornArtifact
 from dataselect.io.bundle import Bundle, BundleWriter
 from dataselect.io.local_copies import forget, local_copy
 from dataselect.io.reader import ReadSpec
-from dataselect.io.store import LocalStore, Store, store_at
+from dataselect.io.store import LocalStore, Store, is_far, store_at
 from dataselect.stages import load
 from dataselect.stages.base import Model, Stage
 
-_OPEN_BUNDLES = 16
+_OPEN = 16  # bundles that stay open
+_OPEN_FAR = 64  # on an object store, with up to about 1.3 MB of each in memory
 
 
 @dataclass(frozen=True)
@@ -101,21 +102,29 @@ class Context:
         return store_at(self.job.output.folder, durable=True)
 
     def bundle(self, name: str) -> Bundle:
-        """An artifact of the work store; the last ones of a task stay open.
+        """An artifact of the work store; the ones used last stay open.
 
-        A barrier's artifact is asked for again with every segment, and its index is as long as their list.
+        A barrier's artifact is asked for again with every segment, and its index is as long as their list. On
+        an object store they stay for the next tasks, which ask for the same small ones.
         """
         if name in self._bundles:
             self._bundles.move_to_end(name)
-        else:
-            self._bundles[name] = Bundle(self.work, name)
-            if len(self._bundles) > _OPEN_BUNDLES:
-                self._bundles.popitem(last=False)
-        return self._bundles[name]
+            return self._bundles[name]
+        bundle = self._bundles[name] = Bundle(self.work, name)
+        most = _OPEN_FAR if is_far(self.work) else _OPEN
+        while len(self._bundles) > most:
+            self._bundles.popitem(last=False)
+        return bundle
 
     def begin(self) -> None:
-        """A task begins: artifacts are opened anew, because a damaged one may have been replaced."""
+        """A task begins: mapped artifacts are opened anew, because a damaged one may have been replaced."""
+        if not is_far(self.work):
+            self._bundles.clear()
+
+    def failed(self) -> None:
+        """A task failed, perhaps by a damaged artifact: what was kept of any is forgotten."""
         self._bundles.clear()
+        self._models.clear()
 
     def model(self, name: str | None) -> Model:
         """All arrays of a prepared or fitted artifact, mapped; empty for None.

@@ -64,6 +64,7 @@ def execute(context: Context, task: Task) -> Any:
         module, name = task.function.split(":")
         return getattr(importlib.import_module(f"dataselect.engine.{module}"), name)(context, task.call)
     except Exception as error:  # noqa: BLE001 - whatever a stage raises must reach the coordinator
+        context.failed()
         raise _reported(task, error) from None
 
 

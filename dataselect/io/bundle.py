@@ -26,6 +26,7 @@ _TAIL = 8 + 8 + len(MAGIC)
 _ALIGN = 64
 _TAIL_GUESS = 16 << 10  # one read gets the index of nearly every bundle
 _FAR_TAIL_GUESS = 256 << 10  # on an object store, where a request costs as much: small bundles whole
+_GATHERED_BYTES = 1280 << 10  # ... and all of one up to this size, which costs less than another request
 
 
 class BundleWriter:
@@ -85,9 +86,9 @@ class Bundle:
         self._sections: dict[str, dict[str, Any]] = parsed["sections"]
         self.meta: dict[str, Any] = parsed["meta"]
         # What the tail holds of the sections, and where that begins.
-        n_bytes = max((s["offset"] + _padded(s["length"]) for s in self._sections.values()), default=0)
+        self._n_bytes = max((s["offset"] + _padded(s["length"]) for s in self._sections.values()), default=0)
         self._end = memoryview(tail)[: len(tail) - _TAIL - len(index)] if is_far else memoryview(b"")
-        self._end_start = n_bytes - len(self._end)
+        self._end_start = self._n_bytes - len(self._end)
 
     def _read(self, start: int, stop: int | None = None) -> bytes:
         try:
@@ -156,13 +157,20 @@ class Bundle:
             raise self._torn()
         return data
 
+    def _far_bytes(self, offset: int, length: int) -> Any:
+        """By a request of its own, or with all that lies between it and the tail where that is little."""
+        if offset < self._end_start and self._n_bytes - offset <= _GATHERED_BYTES:
+            gathered = self._read(offset, self._end_start)
+            self._end, self._end_start = memoryview(gathered + bytes(self._end)), offset
+        at = offset - self._end_start
+        return self._read(offset, offset + length) if at < 0 else self._end[at : at + length]
+
     def _bytes(self, offset: int, length: int) -> Any:
         path = self._store.local_path(self._name)
         if length == 0:
             return b""
         if path is None:
-            at = offset - self._end_start
-            return self._read(offset, offset + length) if at < 0 else self._end[at : at + length]
+            return self._far_bytes(offset, length)
         if self._map is None:
             with open(path, "rb") as file:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

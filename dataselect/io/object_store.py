@@ -67,6 +67,12 @@ class FsspecStore:
         except FileNotFoundError:
             return None
 
+    def exists(self, name: str) -> bool:
+        try:
+            return self.read(name, -1) is not None
+        except FileNotFoundError:
+            return False
+
     def open(self, name: str) -> BinaryIO:
         return self.opened(name)[1]
 
@@ -292,7 +298,7 @@ def _reason(error: BaseException) -> str | None:
 
 # Reading ---------------------------------------------------------------------------------------------------
 
-_FIRST_BYTES, _MOST_BYTES = 128 << 10, 4 << 20
+_FIRST_BYTES, _MOST_BYTES = 1 << 20, 4 << 20
 _WINDOWS = 16  # places that are read at the same time: columns of a Parquet row group
 _BUDGET_BYTES = 32 << 20
 

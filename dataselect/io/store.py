@@ -50,6 +50,9 @@ class Store(Protocol):
     def stat(self, name: str) -> Entry | None:
         """The file, or None where there is none."""
 
+    def exists(self, name: str) -> bool:
+        """Whether there is a file; cheaper than `stat` on object stores where there is none."""
+
     def open(self, name: str) -> BinaryIO:
         """A seekable reader; FileNotFoundError where there is none."""
 
@@ -124,6 +127,9 @@ class LocalStore:
         if stat_modes.S_ISDIR(stat.st_mode):
             return None
         return Entry(name, stat.st_size, str(stat.st_mtime_ns))
+
+    def exists(self, name: str) -> bool:
+        return (self.root / name).is_file()
 
     def open(self, name: str) -> BinaryIO:
         return open(self.root / name, "rb")
