@@ -16,7 +16,7 @@ import os
 import platform
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -75,15 +75,16 @@ def _is_ours(name: str) -> bool:
 
 
 @contextlib.contextmanager
-def locked(output: Store, *, wait: bool = False) -> Iterator[None]:
+def locked(output: Store, *, wait: bool = False) -> Iterator[Callable[[], None]]:
     """Keep two runs of one output apart. On a disk the lock goes with the process, however it ends; on an
     object store it expires (io.object_lock).
 
-    Raises Locked where another run has it; with `wait` it waits for its turn.
+    Gives what raises Locked if it was lost. Raises Locked where another run has it; with `wait` it waits for
+    its turn.
     """
     if not isinstance(output, LocalStore):
-        with object_lock(cast("FsspecStore", output), _LOCK, wait=wait):
-            yield
+        with object_lock(cast("FsspecStore", output), _LOCK, wait=wait) as check:
+            yield check
         return
     with explained(str(output.root)):
         output.root.mkdir(parents=True, exist_ok=True)
@@ -93,7 +94,7 @@ def locked(output: Store, *, wait: bool = False) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             raise Locked(f"{output.root}: another run is writing to this output folder") from None
-        yield
+        yield lambda: None
 
 
 class Publisher:
@@ -165,8 +166,11 @@ class Publisher:
         each(lambda names: self._output.copy(*names), copies, far=is_far(self._output))
         return pieces
 
-    def publish(self, manifest: dict[str, Any], report: dict[str, Any]) -> str:
-        """Write the manifest, switch to it, delete what is older than the generation before; the digest."""
+    def publish(self, manifest: dict[str, Any], report: dict[str, Any], check: Callable[[], None]) -> str:
+        """Write the manifest, switch to it, delete what is older than the generation before; the digest.
+
+        check   of `locked`, asked just before the switch
+        """
         previous = self._live["generation"] if self._live else None
         pieces = manifest["pieces"]
         shards = [
@@ -188,6 +192,7 @@ class Publisher:
             file.write(card.render(manifest).encode())
         self._put(f"{self.generation}/report.json", report | {"digest": manifest["digest"]})
         self._put(f"{self.generation}/{MANIFEST}", manifest)
+        check()
         self._put(MANIFEST, manifest)
         self._point_and_forget(self.generation, previous)
         return str(manifest["digest"])

@@ -161,7 +161,9 @@ def _run_once(
     prepared = _prepare(recipe, sample=sample, rehash=rehash)
     engine = make_engine(prepared)
     alone = not isinstance(engine, SharedEngine)
-    with locked(prepared.output) if alone else contextlib.nullcontext(), _swept(prepared):
+    lock: contextlib.AbstractContextManager[Callable[[], None]]
+    lock = locked(prepared.output) if alone else contextlib.nullcontext(lambda: None)
+    with lock as check, _swept(prepared):
         with engine, _forgetting(engine):
             walk = Walk(prepared.inputs, prepared.work, prepared.decisions, engine, figures)
             walk.run()
@@ -171,7 +173,8 @@ def _run_once(
         _check_ledger(outcome)
         if publisher is not None:
             _check_expect(prepared.recipe, outcome.ledger)
-        with contextlib.nullcontext() if alone else locked(prepared.output, wait=True):
+        lock = contextlib.nullcontext(check) if alone else locked(prepared.output, wait=True)
+        with lock as still_ours:
             if publisher is not None and not alone:  # another participant may have published meanwhile
                 publisher = Publisher(prepared.output, prepared.work, keys)
                 live = publisher.up_to_date(walk.bad_shards)
@@ -180,7 +183,7 @@ def _run_once(
             if publisher is not None and outcome.up_to_date:
                 report["digest"] = publisher.settle()
             elif publisher is not None:
-                _publish(prepared, walk, publisher, outcome, report)
+                _publish(prepared, walk, publisher, outcome, report, still_ours)
             if publisher is not None:
                 save_last(prepared.work, prepared.output.url, prepared.decisions)
     return report
@@ -434,7 +437,12 @@ def _live_outcome(manifest: dict[str, Any]) -> Outcome:
 
 
 def _publish(
-    prepared: Prepared, walk: Walk, publisher: Publisher, outcome: Outcome, report: dict[str, Any]
+    prepared: Prepared,
+    walk: Walk,
+    publisher: Publisher,
+    outcome: Outcome,
+    report: dict[str, Any],
+    check: Callable[[], None],
 ) -> None:
     pieces = publisher.assemble(outcome.records)
     for piece, state in zip(pieces, walk.pieces, strict=True):
@@ -447,7 +455,7 @@ def _publish(
         "fitted": _publish_models(prepared, walk, publisher.generation),
         "pieces": pieces,
     }
-    report["digest"] = publisher.publish(manifest, report)
+    report["digest"] = publisher.publish(manifest, report, check)
 
 
 def _input_entry(state: PieceState) -> dict[str, Any]:

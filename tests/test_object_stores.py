@@ -224,8 +224,11 @@ def test_a_lock_is_renewed_while_its_run_lives(far, monkeypatch):
 
 def test_a_run_whose_lock_was_taken_says_so_and_leaves_it(far):
     other = json.dumps({"owner": "other", "renewed": time.time()}).encode()
-    with pytest.raises(Locked, match="another run took it"), object_lock.object_lock(far, "lock"):
+    with object_lock.object_lock(far, "lock") as check:
+        check()
         put(far, "lock", other)
+        with pytest.raises(Locked, match="another run took it"):
+            check()
     assert json.loads(far.read("lock"))["owner"] == "other"
 
 
@@ -332,7 +335,7 @@ def test_a_run_on_a_store_that_fails_now_and_then_gives_the_bytes_of_a_local_one
     recipe = far_recipe(folder, s3.url, stages_at(s3.url, "quality.bin"))
     report = check_run(recipe, s3, digest, every=40, workers=2)
     log = s3.log()
-    assert len(log) < 60  # 6 pieces: listings, identities, manifest and lock
+    assert len(log) < 100  # of 6 pieces; the first run takes some 450
     assert top_names(f"{s3.url}/out") == {"manifest.json", report["generation"]}
 
 
@@ -377,11 +380,13 @@ def test_two_runs_into_one_folder_are_kept_apart(project, s3):
     recipe = far_recipe(folder, s3.url, [corpora.own_stage(folder / "far", "Waiting", flags=str(folder))])
     with corpora.start("run", recipe, "--quiet", "--workers", 1) as first:
         corpora.wait_until((folder / "began").exists)
-        code, _, err = corpora.cli("run", recipe, "--quiet")
+        with pytest.raises(Locked) as failure:
+            dataselect.run(recipe, workers=1)
         (folder / "go").touch()
         out, _ = corpora.finish(first)
-    assert code == 4
-    assert f"{s3.url}/out: another run is writing to this output folder (process {first.pid} on " in err
+    assert f"{s3.url}/out: another run is writing to this output folder (process {first.pid} on " in str(
+        failure.value
+    )
     assert "published" in out
 
 
@@ -400,7 +405,7 @@ def test_workers_that_join_need_a_file_system(project, s3):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["local", "ray", "shared"])
-@pytest.mark.parametrize("every", [3, 7])
+@pytest.mark.parametrize("every", [5, 11])
 def test_every_engine_gives_the_bytes_of_a_local_run(project, s3, engine, every):
     folder, digest = project
     recipe = far_recipe(folder, s3.url, stages_at(s3.url, "quality.bin"))

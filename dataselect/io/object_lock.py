@@ -14,7 +14,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from dataselect.core.errors import DataselectError, Locked
@@ -28,8 +28,11 @@ _POLL_S = 2.0
 
 
 @contextlib.contextmanager
-def object_lock(store: FsspecStore, name: str, *, wait: bool = False) -> Iterator[None]:
-    """Hold the lock `name` of the store. Raises Locked where another has it; with `wait`, waits its turn."""
+def object_lock(store: FsspecStore, name: str, *, wait: bool = False) -> Iterator[Callable[[], None]]:
+    """Hold the lock `name` of the store; gives what raises Locked if another took it meanwhile.
+
+    Raises Locked where another has it; with `wait`, waits its turn.
+    """
     lock = _Lock(store, name)
     while (other := lock.take()) is not None:
         if not wait:
@@ -41,8 +44,7 @@ def object_lock(store: FsspecStore, name: str, *, wait: bool = False) -> Iterato
         time.sleep(_POLL_S)
     lock.start()
     try:
-        yield
-        lock.check()
+        yield lock.check
     finally:
         lock.release()
 
