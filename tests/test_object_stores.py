@@ -413,7 +413,7 @@ def test_every_engine_gives_the_bytes_of_a_local_run(project, s3, engine, every)
         ray = pytest.importorskip(
             "ray", reason="the Ray engine needs the extra: pip install 'dataselect[ray]'"
         )
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
         try:
             check_run(recipe, s3, digest, every, engine="ray")
         finally:
