@@ -238,7 +238,7 @@ def _prepare(recipe: Recipe, *, sample: float | None, rehash: bool) -> Prepared:
     shards = list_shards(recipe.input.shards)
     _check_apart(shards, recipe)
     for spec in recipe.stages:
-        spec.stage.check_files()
+        spec.stage.on_disk().check_files()
     check_columns(shards, recipe.input, recipe.output)
     columns = {name for spec in recipe.stages for name in spec.stage.output_columns()}
     check_fields(shards, recipe.fields, columns)

@@ -375,6 +375,18 @@ def test_a_model_is_fetched_once_for_all_tasks_and_workers(project, s3):
     assert max(prepared) == 1  # 6 tasks, 2 workers
 
 
+def test_files_of_any_stage_may_lie_on_a_store(project, s3):
+    folder, _ = project
+    ids = [json.dumps({"id": doc.id, "score": i}).encode() for i, doc in enumerate(corpora.docs(100))]
+    put(store_at(s3.url), "scores.jsonl", b"\n".join(ids))
+    stage = {"use": "join_scores", "file": f"{s3.url}/scores.jsonl", "missing": "drop", "min_matched": 0.1}
+    far = dataselect.run(far_recipe(folder, s3.url, [stage]), workers=1)
+    put(store_at(folder), "scores.jsonl", b"\n".join(ids))
+    near = corpora.write_recipe(folder, [{**stage, "file": "scores.jsonl"}], output={"folder": "joined"})
+    assert far["digest"] == dataselect.run(near, workers=1)["digest"]
+    assert far["rows"]["kept"] > 0
+
+
 def test_two_runs_into_one_folder_are_kept_apart(project, s3):
     folder, _ = project
     recipe = far_recipe(folder, s3.url, [corpora.own_stage(folder / "far", "Waiting", flags=str(folder))])
