@@ -16,15 +16,19 @@ import os
 import platform
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from dataselect import __version__, card
 from dataselect.core.errors import DataselectError, Locked, RecipeError
 from dataselect.core.fingerprint import fingerprint
-from dataselect.engine.write import record_name
-from dataselect.io.store import LocalStore, Store, explained, temporary_name
+from dataselect.engine.write import WRITTEN, record_name
+from dataselect.io.object_lock import object_lock
+from dataselect.io.store import LocalStore, Store, each, explained, is_far, temporary_name
+
+if TYPE_CHECKING:
+    from dataselect.io.object_store import FsspecStore
 
 MANIFEST = "manifest.json"
 _LOCK = ".dataselect.lock"
@@ -36,8 +40,7 @@ _OURS = {MANIFEST, _LOCK, _CURRENT}
 def read_manifest(output: Store) -> dict[str, Any] | None:
     """The live manifest; None where nothing is published. RecipeError where the file is not ours."""
     try:
-        with output.open(MANIFEST) as file:
-            manifest = json.loads(file.read())
+        manifest = json.loads(output.read(MANIFEST))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError as error:
@@ -49,14 +52,20 @@ def read_manifest(output: Store) -> dict[str, Any] | None:
 
 def check_folder(output: Store) -> None:
     """RecipeError where the folder holds files that dataselect did not write."""
-    if not isinstance(output, LocalStore) or not output.root.exists() or read_manifest(output) is not None:
+    if read_manifest(output) is not None:
         return
-    if not output.root.is_dir():
-        raise RecipeError(f"output.folder: {output.root} is a file, not a folder")
-    others = [p.name for p in sorted(output.root.iterdir()) if not _is_ours(p.name)]
+    if isinstance(output, LocalStore):
+        if not output.root.exists():
+            return
+        if not output.root.is_dir():
+            raise RecipeError(f"output.folder: {output.root} is a file, not a folder")
+        names = {path.name for path in output.root.iterdir()}
+    else:
+        names = {entry.name.split("/")[0] for entry in output.list()}
+    others = [name for name in sorted(names) if not _is_ours(name)]
     if others:
         raise RecipeError(
-            f"output.folder: {output.root} holds files that dataselect did not write ({others[0]}"
+            f"output.folder: {output.url} holds files that dataselect did not write ({others[0]}"
             f"{', ...' if len(others) > 1 else ''}); name a new or an empty folder"
         )
 
@@ -66,13 +75,16 @@ def _is_ours(name: str) -> bool:
 
 
 @contextlib.contextmanager
-def locked(output: Store, *, wait: bool = False) -> Iterator[None]:
-    """Keep two runs of one output apart. The lock goes with the process, however it ends.
+def locked(output: Store, *, wait: bool = False) -> Iterator[Callable[[], None]]:
+    """Keep two runs of one output apart. On a disk the lock goes with the process, however it ends; on an
+    object store it expires (io.object_lock).
 
-    Raises Locked where another run has it; with `wait` it waits for its turn.
+    Gives what raises Locked if it was lost. Raises Locked where another run has it; with `wait` it waits for
+    its turn.
     """
     if not isinstance(output, LocalStore):
-        yield
+        with object_lock(cast("FsspecStore", output), _LOCK, wait=wait) as check:
+            yield check
         return
     with explained(str(output.root)):
         output.root.mkdir(parents=True, exist_ok=True)
@@ -82,7 +94,7 @@ def locked(output: Store, *, wait: bool = False) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             raise Locked(f"{output.root}: another run is writing to this output folder") from None
-        yield
+        yield lambda: None
 
 
 class Publisher:
@@ -95,6 +107,8 @@ class Publisher:
         number = int(self._live["generation"].split("-")[0]) + 1 if self._live else 1
         self.generation = f"{number:06d}-{fingerprint(keys)[:12]}"
         self._keys = keys
+        self._sizes: dict[str, dict[str, int]] = {}
+        self._records = {entry.name for entry in work.list(WRITTEN)}
 
     def up_to_date(self, bad_shards: Mapping[str, str]) -> dict[str, Any] | None:
         """The live manifest where it already is what this run would publish, and its files are there."""
@@ -110,9 +124,7 @@ class Publisher:
     def settle(self) -> str:
         """Finish what a publication that was killed after its switch left undone; the live digest."""
         assert self._live is not None
-        if isinstance(self._output, LocalStore):
-            _point(self._output.root, self._live["generation"])
-            _forget(self._output.root, {self._live["generation"], self._live["previous"]})
+        self._point_and_forget(self._live["generation"], self._live["previous"])
         return str(self._live["digest"])
 
     def reusable(self, key: str) -> dict[str, Any] | None:
@@ -121,9 +133,10 @@ class Publisher:
         if entry is not None and self._live is not None:
             generation = self._live["generation"]
         else:
+            if record_name(key) not in self._records:
+                return None
             try:
-                with self._work.open(record_name(key)) as file:
-                    record = json.loads(file.read())
+                record = json.loads(self._work.read(record_name(key)))
             except (OSError, ValueError):
                 return None
             generation = record["generation"]
@@ -133,23 +146,31 @@ class Publisher:
         return {k: entry[k] for k in ("piece", "ledger", "files")} | {"from": generation}
 
     def _present(self, files: dict[str, Any], generation: str) -> bool:
-        found = {f["name"]: self._output.stat(f"{generation}/{f['name']}") for f in files.values()}
-        return all((e := found[f["name"]]) is not None and e.size == f["n_bytes"] for f in files.values())
+        """Whether the files are there with their sizes, by one listing of their generation."""
+        if generation not in self._sizes:
+            self._sizes[generation] = {entry.name: entry.size for entry in self._output.list(generation)}
+        sizes = self._sizes[generation]
+        return all(sizes.get(f"{generation}/{f['name']}") == f["n_bytes"] for f in files.values())
 
     def assemble(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Manifest entries in piece order; files of earlier generations are linked or copied."""
-        pieces = []
+        pieces, copies = [], []
         for key, record in zip(self._keys, records, strict=True):
             source = record.get("from")
             files = record["files"] if source else _without_folder(record["files"], self.generation)
             if source and source != self.generation:
-                for f in files.values():
-                    self._output.copy(f"{source}/{f['name']}", f"{self.generation}/{f['name']}")
+                copies += [
+                    (f"{source}/{f['name']}", f"{self.generation}/{f['name']}") for f in files.values()
+                ]
             pieces.append({"piece": record["piece"], "key": key, "files": files, "ledger": record["ledger"]})
+        each(lambda names: self._output.copy(*names), copies, far=is_far(self._output))
         return pieces
 
-    def publish(self, manifest: dict[str, Any], report: dict[str, Any]) -> str:
-        """Write the manifest, switch to it, delete what is older than the generation before; the digest."""
+    def publish(self, manifest: dict[str, Any], report: dict[str, Any], check: Callable[[], None]) -> str:
+        """Write the manifest, switch to it, delete what is older than the generation before; the digest.
+
+        check   of `locked`, asked just before the switch
+        """
         previous = self._live["generation"] if self._live else None
         pieces = manifest["pieces"]
         shards = [
@@ -171,11 +192,20 @@ class Publisher:
             file.write(card.render(manifest).encode())
         self._put(f"{self.generation}/report.json", report | {"digest": manifest["digest"]})
         self._put(f"{self.generation}/{MANIFEST}", manifest)
+        check()
         self._put(MANIFEST, manifest)
-        if isinstance(self._output, LocalStore):
-            _point(self._output.root, self.generation)
-            _forget(self._output.root, {self.generation, previous})
+        self._point_and_forget(self.generation, previous)
         return str(manifest["digest"])
+
+    def _point_and_forget(self, live: str, previous: str | None) -> None:
+        """Let `current` name the live generation (an object store has no links), and delete older ones."""
+        if isinstance(self._output, LocalStore):
+            _point(self._output.root, live)
+            _forget(self._output.root, {live, previous})
+            return
+        names = [entry.name for entry in self._output.list()]
+        old = [n for n in names if _GENERATION.match(g := n.split("/")[0]) and g not in (live, previous)]
+        each(self._output.delete, old, far=True)
 
     def _put(self, name: str, value: dict[str, Any]) -> None:
         with self._output.commit(name) as file:

@@ -32,8 +32,9 @@ from dataselect.engine.tasks import Engine
 from dataselect.engine.write import add_ledgers
 from dataselect.io.bundle import Bundle, BundleWriter
 from dataselect.io.fields import FieldSpec
+from dataselect.io.local_copies import local_file
 from dataselect.io.reader import ReadSpec
-from dataselect.io.store import LocalStore, Store, store_at
+from dataselect.io.store import LocalStore, Store, is_file, store_at
 from dataselect.planning.decisions import Decisions, load_last, save_last
 from dataselect.planning.fields import check_fields
 from dataselect.planning.preflight import check_columns
@@ -160,7 +161,9 @@ def _run_once(
     prepared = _prepare(recipe, sample=sample, rehash=rehash)
     engine = make_engine(prepared)
     alone = not isinstance(engine, SharedEngine)
-    with locked(prepared.output) if alone else contextlib.nullcontext(), _swept(prepared):
+    lock: contextlib.AbstractContextManager[Callable[[], None]]
+    lock = locked(prepared.output) if alone else contextlib.nullcontext(lambda: None)
+    with lock as check, _swept(prepared):
         with engine, _forgetting(engine):
             walk = Walk(prepared.inputs, prepared.work, prepared.decisions, engine, figures)
             walk.run()
@@ -170,7 +173,8 @@ def _run_once(
         _check_ledger(outcome)
         if publisher is not None:
             _check_expect(prepared.recipe, outcome.ledger)
-        with contextlib.nullcontext() if alone else locked(prepared.output, wait=True):
+        lock = contextlib.nullcontext(check) if alone else locked(prepared.output, wait=True)
+        with lock as still_ours:
             if publisher is not None and not alone:  # another participant may have published meanwhile
                 publisher = Publisher(prepared.output, prepared.work, keys)
                 live = publisher.up_to_date(walk.bad_shards)
@@ -179,7 +183,7 @@ def _run_once(
             if publisher is not None and outcome.up_to_date:
                 report["digest"] = publisher.settle()
             elif publisher is not None:
-                _publish(prepared, walk, publisher, outcome, report)
+                _publish(prepared, walk, publisher, outcome, report, still_ours)
             if publisher is not None:
                 save_last(prepared.work, prepared.output.url, prepared.decisions)
     return report
@@ -234,7 +238,7 @@ def _prepare(recipe: Recipe, *, sample: float | None, rehash: bool) -> Prepared:
     shards = list_shards(recipe.input.shards)
     _check_apart(shards, recipe)
     for spec in recipe.stages:
-        spec.stage.check_files()
+        spec.stage.on_disk().check_files()
     check_columns(shards, recipe.input, recipe.output)
     columns = {name for spec in recipe.stages for name in spec.stage.output_columns()}
     check_fields(shards, recipe.fields, columns)
@@ -344,15 +348,16 @@ def _given_models(recipe: Recipe, stages: Sequence[Stage], output: Store, work: 
                 continue  # the first run fits, and later ones freeze what it published
             source, name = output, f"{manifest['generation']}/{fitted['name']}"
         else:
-            path = Path(recipe.stages[i].folder) / stage.fit
-            if not path.is_file():
+            path = stage.fit if "://" in stage.fit else str(Path(recipe.stages[i].folder) / stage.fit)
+            if not is_file(path):
                 raise RecipeError(
                     f"{recipe.path}: stage {stage.use}: fit: expected exact, frozen or a file; no file {path}"
                 )
-            source, name = store_at(path.parent), path.name
+            folder, _, name = path.rpartition("/")
+            source = store_at(folder or "/")
         digest = _fitted_bundle(recipe, i, source, name).digest
         given[i] = artifact_name("given", digest)
-        if work.stat(given[i]) is None:
+        if not work.exists(given[i]):
             with source.open(name) as old, work.commit(given[i]) as new:
                 shutil.copyfileobj(old, new)
     return given
@@ -389,14 +394,13 @@ def _file_digest(work: Store, path: str, *, rehash: bool) -> str:
         raise RecipeError(f"file not found: {path}")
     memo, version = f"files/{fingerprint(path)}.json", [entry.size, entry.version]
     try:
-        with work.open(memo) as file:
-            record = json.loads(file.read())
+        record = json.loads(work.read(memo))
         if record["version"] == version and not rehash:
             return str(record["digest"])
     except (OSError, ValueError):
         pass
     digest = xxhash.xxh3_128()
-    with source.open(entry.name) as file:
+    with local_file(path).open("rb") as file:  # on an object store: the copy that the stage will read
         while block := file.read(4 << 20):
             digest.update(block)
     with work.commit(memo) as file:
@@ -438,7 +442,12 @@ def _live_outcome(manifest: dict[str, Any]) -> Outcome:
 
 
 def _publish(
-    prepared: Prepared, walk: Walk, publisher: Publisher, outcome: Outcome, report: dict[str, Any]
+    prepared: Prepared,
+    walk: Walk,
+    publisher: Publisher,
+    outcome: Outcome,
+    report: dict[str, Any],
+    check: Callable[[], None],
 ) -> None:
     pieces = publisher.assemble(outcome.records)
     for piece, state in zip(pieces, walk.pieces, strict=True):
@@ -451,7 +460,7 @@ def _publish(
         "fitted": _publish_models(prepared, walk, publisher.generation),
         "pieces": pieces,
     }
-    report["digest"] = publisher.publish(manifest, report)
+    report["digest"] = publisher.publish(manifest, report, check)
 
 
 def _input_entry(state: PieceState) -> dict[str, Any]:

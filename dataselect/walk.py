@@ -32,7 +32,7 @@ from dataselect.engine.tasks import Engine, Task
 from dataselect.engine.write import WriteCall, record_name
 from dataselect.io.bundle import Bundle
 from dataselect.io.fields import FieldSpec
-from dataselect.io.store import Store
+from dataselect.io.store import Store, each, is_far
 from dataselect.planning.decisions import Decisions
 from dataselect.planning.reads import ReadPlan
 from dataselect.stages.base import (
@@ -118,7 +118,9 @@ class Walk:
     ) -> None:
         self._in, self._work = inputs, work
         self._decisions, self._engine, self._listener = decisions, engine, listener
-        self._existing = {entry.name for entry in work.list() if not entry.name.startswith("identity/")}
+        names = {entry.name for entry in work.list()}
+        self._identities = {name for name in names if name.startswith("identity/")}
+        self._existing = names - self._identities
         self.pieces: list[PieceState] = []
         self.bad_shards: dict[str, str] = {}
         self.model_artifacts: dict[int, str] = {}
@@ -133,6 +135,7 @@ class Walk:
         self._sample_names: dict[int, list[str]] = {}
         self._stems: Counter[str] = Counter()
         self.n_checked = 0
+        self._open: tuple[str, Bundle] | None = None
 
     # Phases ---------------------------------------------------------------------------------------------
 
@@ -203,7 +206,7 @@ class Walk:
 
     def _identify(self) -> None:
         """Look up what is known of each piece; read again only those whose listing changed."""
-        self.pieces = [self._look_up(piece) for piece in self._in.pieces]
+        self.pieces = each(self._look_up, self._in.pieces, far=is_far(self._work))
         changed = [state for state in self.pieces if state.status == "changed"]
         for state, result in zip(changed, self._check([state.piece for state in changed]), strict=True):
             if result.get("bad"):
@@ -229,9 +232,11 @@ class Walk:
         return results
 
     def _look_up(self, piece: Piece) -> PieceState:
+        name = identity_name(piece.place(self._in.job.read.cut(piece)))
+        if name not in self._identities:
+            return PieceState(piece)
         try:
-            with self._work.open(identity_name(piece.place(self._in.job.read.cut(piece)))) as file:
-                record = json.loads(file.read())
+            record = json.loads(self._work.read(name))
         except (OSError, ValueError):
             return PieceState(piece)
         if record["version"] != piece.version() or self._in.rehash:
@@ -388,8 +393,7 @@ class Walk:
     def _segment_calls(self, state: PieceState, mask: str | None) -> tuple[SegmentCall, ...]:
         if mask is None:
             return tuple(SegmentCall(segment.digest) for segment in state.segments)
-        bundle = Bundle(self._work, mask)
-        first = self._first_number[id(state)]
+        bundle, first = self._bundle(mask), self._first_number[id(state)]
         return tuple(
             SegmentCall(
                 s.digest,
@@ -409,19 +413,27 @@ class Walk:
         digests = fingerprint([s.digest for s in state.segments])
         self._decisions.parts[planned.task.name] = dict(planned.parts) | {"content": digests}
 
+    def _bundle(self, name: str) -> Bundle:
+        """The artifact of a barrier, opened once: its index is as long as the list of segments."""
+        if self._open is None or self._open[0] != name:
+            self._open = name, Bundle(self._work, name)
+        return self._open[1]
+
     def _merge(self, calls: tuple[Call, ...]) -> None:
         """Number all segments in DocId order, now that they are known, and check the bad rows."""
         if self.bad_shards and not self.pieces:
             raise BadShard(f"every shard is bad; the first: {next(iter(self.bad_shards.values()))}")
         n_rows = n_bad = 0
         first_bad = ""
+        bases = [column_name(calls[0].chain, s.digest) for state in self.pieces for s in state.segments]
+        metas = iter(each(lambda name: Bundle(self._work, name).meta, bases, far=is_far(self._work)))
         for ordinal, state in enumerate(self.pieces):
             self._first_number[id(state)] = len(self._refs)
             shards = tuple(shard.name for shard in state.piece.shards)
             first_ordinal = n_rows
             for segment in state.segments:
                 base = column_name(calls[0].chain, segment.digest)
-                meta = Bundle(self._work, base).meta
+                meta = next(metas)
                 n_rows, n_bad = n_rows + meta["n_rows"], n_bad + meta["n_bad"]
                 if meta["n_bad"] and not first_bad:
                     bad = Bundle(self._work, base).table("bad").slice(0, 1).to_pylist()[0]

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import subprocess
 import sys
+import urllib.request
+import uuid
+from pathlib import Path
 from types import SimpleNamespace
 
 import corpora
@@ -25,6 +30,47 @@ def sample(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sample")
     make_sample.write_sample(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint():
+    """An S3 endpoint (moto) on loopback and an environment that leads there; see s3_server."""
+    for package, extra in (("s3fs", "dataselect[s3]"), ("moto", "moto[server]"), ("boto3", "moto[server]")):
+        pytest.importorskip(package, reason=f"needs an S3 endpoint: pip install '{extra}'")
+    script = Path(__file__).with_name("s3_server.py")
+    with subprocess.Popen(
+        [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        base = f"http://127.0.0.1:{process.stdout.readline().strip()}"
+        env = {
+            "AWS_ACCESS_KEY_ID": "tests",
+            "AWS_SECRET_ACCESS_KEY": "tests",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_ENDPOINT_URL": base,
+        }
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in env.items():
+                patch.setenv(name, value)
+            yield base
+        process.stdin.close()
+
+
+@pytest.fixture
+def s3(s3_endpoint):
+    """An empty bucket: its `url`, `log()` of requests, `faults(every)`; see s3_server."""
+    import boto3
+
+    def ask(path):
+        with urllib.request.urlopen(f"{s3_endpoint}/-/{path}") as answer:
+            return json.load(answer)
+
+    bucket = f"bucket-{uuid.uuid4().hex}"
+    boto3.client("s3").create_bucket(Bucket=bucket)
+    ask("log")
+    yield SimpleNamespace(
+        url=f"s3://{bucket}", log=lambda: ask("log"), faults=lambda every: ask(f"faults?every={every}")
+    )
+    ask("faults?every=0")
 
 
 @pytest.fixture

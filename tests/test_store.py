@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from dataselect.core.errors import DataselectError
-from dataselect.io.store import FsspecStore, LocalStore, store_at
+from dataselect.io.object_store import FsspecStore
+from dataselect.io.store import LocalStore, store_at
 
 NAMES = [
     "a",
@@ -23,8 +24,10 @@ NAMES = [
 ]
 
 
-@pytest.fixture(params=["local", "durable", "memory"])
+@pytest.fixture(params=["local", "durable", "memory", "s3"])
 def store(request, tmp_path):
+    if request.param == "s3":
+        return store_at(f"{request.getfixturevalue('s3').url}/root")
     if request.param == "memory":
         return store_at(f"memory://{uuid.uuid4().hex}/root")
     return store_at(tmp_path / "root", durable=request.param == "durable")
@@ -149,7 +152,7 @@ def test_two_writers_of_one_name_leave_one_whole_file(store):
 
 
 def test_a_large_commit_is_whole(store, monkeypatch):
-    monkeypatch.setattr("dataselect.io.store._SPOOL_BYTES", 1000)
+    monkeypatch.setattr("dataselect.io.object_store._SPOOL_BYTES", 1000)
     put(store, "a", b"x" * 3_000_000)
     assert store.stat("a").size == 3_000_000
 

@@ -4,6 +4,7 @@ DataselectError (1)
 ├── RecipeError (2)      the recipe or the command line is wrong; nothing was run
 ├── BadShard (1)         a shard can't be read to its end
 ├── BadModel (1)         a model or target file is not what its name promises
+├── StoreError (1)       a store refused, or kept failing after several tries
 ├── TornArtifact (1)     a work file is gone or damaged; the run deletes it and makes it again
 ├── TaskFailed (1)       a task failed in a way we did not foresee
 ├── ExpectFailed (3)     an `expect:` guard failed; nothing was published
@@ -31,6 +32,10 @@ class BadShard(DataselectError):
 
 class BadModel(DataselectError):
     """A model file is no model, is of an unsupported kind, or lacks the label asked for."""
+
+
+class StoreError(DataselectError):
+    """A store refused a request, or went on failing: never a fault of what is stored there."""
 
 
 class TornArtifact(DataselectError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import resource
 import sys
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,12 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from dataselect.core.clock import Clock
-from dataselect.core.errors import DataselectError
+from dataselect.core.errors import DataselectError, TornArtifact
 from dataselect.io.bundle import Bundle, BundleWriter
+from dataselect.io.local_copies import forget, local_copy
 from dataselect.io.reader import ReadSpec
-from dataselect.io.store import Store, store_at
+from dataselect.io.store import LocalStore, Store, is_far, store_at
 from dataselect.stages import load
 from dataselect.stages.base import Model, Stage
+
+_OPEN = 16  # bundles that stay open
+_OPEN_FAR = 64  # on an object store, with up to about 1.3 MB of each in memory
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,7 @@ class Context:
     report: Callable[[int, int], None] = field(default=lambda n_docs, n_bytes: None)
     """Called with documents and text bytes done since the last call."""
     _models: dict[str, Model] = field(default_factory=dict)
+    _bundles: OrderedDict[str, Bundle] = field(default_factory=OrderedDict)
 
     @cached_property
     def stages(self) -> list[Stage]:
@@ -97,23 +103,57 @@ class Context:
         return store_at(self.job.output.folder, durable=True)
 
     def bundle(self, name: str) -> Bundle:
-        """An artifact of the work store."""
-        return Bundle(self.work, name)
+        """An artifact of the work store; the ones used last stay open.
+
+        A barrier's artifact is asked for again with every segment, and its index is as long as their list. On
+        an object store they stay for the next tasks, which ask for the same small ones.
+        """
+        if name in self._bundles:
+            self._bundles.move_to_end(name)
+            return self._bundles[name]
+        bundle = self._bundles[name] = Bundle(self.work, name)
+        most = _OPEN_FAR if is_far(self.work) else _OPEN
+        while len(self._bundles) > most:
+            self._bundles.popitem(last=False)
+        return bundle
+
+    def begin(self) -> None:
+        """A task begins: mapped artifacts are opened anew, because a damaged one may have been replaced."""
+        if not is_far(self.work):
+            self._bundles.clear()
+
+    def failed(self) -> None:
+        """A task failed, perhaps by a damaged artifact: what was kept of any is forgotten."""
+        self._bundles.clear()
+        self._models.clear()
 
     def model(self, name: str | None) -> Model:
-        """All arrays of a prepared or fitted artifact, mapped; empty for None."""
+        """All arrays of a prepared or fitted artifact, mapped; empty for None.
+
+        Of one on an object store this machine's copy is mapped: one for all workers and tasks.
+        """
         if name is None:
             return {}
         if name not in self._models:  # kept, because opening one verifies its digest
-            self._models[name] = self.bundle(name).arrays()
+            self._models[name] = self._mapped(name)
         return self._models[name]
+
+    def _mapped(self, name: str) -> Model:
+        try:
+            path = local_copy(self.work, name)
+        except FileNotFoundError:
+            raise TornArtifact(self.work.url, name) from None
+        try:
+            return Bundle(LocalStore(path.parent), path.name).arrays()
+        except TornArtifact:
+            forget(path)
+            raise TornArtifact(self.work.url, name) from None
 
     def commit(self, name: str, fill: Callable[[BundleWriter], dict[str, Any]]) -> str:
         """Write an artifact; `fill` adds its sections and returns its meta. Returns its digest."""
         with self.work.commit(name) as file:
             writer = BundleWriter(file)
-            writer.finish(fill(writer))
-        return self.bundle(name).digest
+            return writer.finish(fill(writer))
 
 
 def figures(clock: Clock) -> dict[str, Any]:

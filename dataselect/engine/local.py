@@ -111,7 +111,7 @@ class _Worker:
         context = mp.get_context("forkserver")
         context.set_forkserver_preload(["dataselect.engine.preload", *job.kernels()])
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, job), daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, job, dict(os.environ)), daemon=True)
         with _no_main_module():
             self._process.start()
         theirs.close()
@@ -161,8 +161,12 @@ def _no_main_module() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def _serve(connection: Connection, job: Job) -> None:
-    """A worker's life: tasks until the coordinator is gone."""
+def _serve(connection: Connection, job: Job, environ: dict[str, str]) -> None:
+    """A worker's life: tasks until the coordinator is gone.
+
+    environ: the coordinator's; that of the fork server may be older, without credentials set since.
+    """
+    os.environ.update(environ)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the coordinator decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.dup2(sys.stderr.fileno(), 1)  # stdout is for results: what a stage of the user's prints is none

@@ -35,7 +35,7 @@ def look_up_piece(context: Context, call: LookUpCall) -> dict[str, Any]:
     stage, model = cast("ColumnStage", context.stages[call.stage]), context.model(call.model)
     masks = context.bundle(call.alive)
     for k, (refs, artifact) in enumerate(zip(call.segments, call.artifacts, strict=True)):
-        if context.work.stat(artifact) is None:
+        if not context.work.exists(artifact):
             alive = unpack(masks.array(f"alive/{call.first_number + k}"), refs.n_rows)
             _look_up_segment(context, stage, model, refs, alive, artifact)
             clock.lap(f"{call.stage}:{stage.use}")

@@ -142,7 +142,7 @@ class _PieceReader:
 
     def _missing(self, index: int) -> set[int]:
         names = artifact_names(self._call.calls, self._call.segments[index])
-        return {i for i, name in enumerate(names) if name and self._context.work.stat(name) is None}
+        return {i for i, name in enumerate(names) if name and not self._context.work.exists(name)}
 
     def _open_segment(self, index: int) -> _SegmentWriter:
         known = self._call.segments[index] if index < len(self._call.segments) else None
@@ -349,7 +349,7 @@ def _known_refs(context: Context, calls: tuple[Call, ...], known: SegmentCall) -
         return known.refs
     names = dict(zip(calls, artifact_names(calls, known), strict=True))
     base = names[calls[0]]
-    if context.work.stat(base) is None:
+    if not context.work.exists(base):
         return None
     columns = {c.stage: name for c, name in names.items() if c.role == "columns"}
     fields = {c.field.name: name for c, name in names.items() if c.field is not None}

@@ -34,7 +34,7 @@ class PrepareCall:
 def prepare_stage(context: Context, call: PrepareCall) -> Figures:
     """Make the arrays that a stage needs from its files."""
     clock = Clock()
-    arrays = context.stages[call.stage].prepare() or {}
+    arrays = context.stages[call.stage].on_disk().prepare() or {}
     clock.lap("prepare")
     return {"digest": context.commit(call.artifact, lambda w: _add_arrays(w, arrays))} | figures(clock)
 

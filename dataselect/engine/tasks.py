@@ -59,10 +59,12 @@ class Engine(Protocol):
 
 def execute(context: Context, task: Task) -> Any:
     """The task's result. DataselectError for whatever it raises: other errors may not pickle."""
+    context.begin()
     try:
         module, name = task.function.split(":")
         return getattr(importlib.import_module(f"dataselect.engine.{module}"), name)(context, task.call)
     except Exception as error:  # noqa: BLE001 - whatever a stage raises must reach the coordinator
+        context.failed()
         raise _reported(task, error) from None
 
 

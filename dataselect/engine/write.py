@@ -45,6 +45,8 @@ from dataselect.io.writers import (
 )
 from dataselect.stages.base import SelectStage
 
+WRITTEN = "written"
+"""Folder of the work store with a record for every piece that was written."""
 DROPPED_BY, REASON = "_dropped_by", "_reason"
 """Fields that a dropped row gets."""
 
@@ -67,7 +69,7 @@ class WriteCall:
 
 def record_name(key: str) -> str:
     """Work-store name of a write record."""
-    return artifact_name("written", key) + ".json"
+    return artifact_name(WRITTEN, key) + ".json"
 
 
 def write_piece(context: Context, call: WriteCall) -> dict[str, Any]:

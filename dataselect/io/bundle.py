@@ -25,6 +25,8 @@ MAGIC = b"dselect1"
 _TAIL = 8 + 8 + len(MAGIC)
 _ALIGN = 64
 _TAIL_GUESS = 16 << 10  # one read gets the index of nearly every bundle
+_FAR_TAIL_GUESS = 256 << 10  # on an object store, where a request costs as much: small bundles whole
+_GATHERED_BYTES = 1280 << 10  # ... and all of one up to this size, which costs less than another request
 
 
 class BundleWriter:
@@ -53,15 +55,15 @@ class BundleWriter:
         length = memoryview(data).nbytes
         self._sections[name] = {"offset": self._offset, "length": length, "digest": digest, **extra}
         self._file.write(data)
-        padding = -length % _ALIGN
-        self._file.write(bytes(padding))
-        self._offset += length + padding
+        self._file.write(bytes(_padded(length) - length))
+        self._offset += _padded(length)
 
-    def finish(self, meta: Mapping[str, Any]) -> None:
-        """Write the index; `meta` is small JSON that readers of the bundle need."""
+    def finish(self, meta: Mapping[str, Any]) -> str:
+        """Write the index; `meta` is small JSON that readers of the bundle need. Returns `Bundle.digest`."""
         index = json.dumps({"sections": self._sections, "meta": meta}, separators=(",", ":")).encode()
         check = hashlib.blake2b(index, digest_size=8).digest()
         self._file.write(index + len(index).to_bytes(8, "little") + check + MAGIC)
+        return _digest(self._sections, meta)
 
 
 class Bundle:
@@ -71,28 +73,28 @@ class Bundle:
         """TornArtifact where there is none or it is not whole."""
         self._store, self._name = store, name
         self._map: mmap.mmap | None = None
-        try:
-            opened = store.open(name)
-        except FileNotFoundError:
-            raise self._torn() from None
-        with opened as file:
-            size = file.seek(0, 2)
-            start = max(0, size - _TAIL_GUESS)
-            file.seek(start)
-            tail = file.read()
+        is_far = store.local_path(name) is None
+        tail = self._read(-(_FAR_TAIL_GUESS if is_far else _TAIL_GUESS))
+        index = self._index(tail)
+        index_bytes = int.from_bytes(tail[-_TAIL : -_TAIL + 8], "little")
+        if len(index) < index_bytes:
+            tail = self._read(-_TAIL - index_bytes)
             index = self._index(tail)
-            index_bytes = int.from_bytes(tail[-_TAIL : -_TAIL + 8], "little")
-            if size < _TAIL + index_bytes:
-                raise self._torn()
-            if len(index) < index_bytes:
-                file.seek(size - _TAIL - index_bytes)
-                tail = file.read()
-                index = self._index(tail)
         if hashlib.blake2b(index, digest_size=8).digest() != tail[-_TAIL + 8 : -len(MAGIC)]:
             raise self._torn()
         parsed = json.loads(index)
         self._sections: dict[str, dict[str, Any]] = parsed["sections"]
         self.meta: dict[str, Any] = parsed["meta"]
+        # What the tail holds of the sections, and where that begins.
+        self._n_bytes = max((s["offset"] + _padded(s["length"]) for s in self._sections.values()), default=0)
+        self._end = memoryview(tail)[: len(tail) - _TAIL - len(index)] if is_far else memoryview(b"")
+        self._end_start = self._n_bytes - len(self._end)
+
+    def _read(self, start: int, stop: int | None = None) -> bytes:
+        try:
+            return self._store.read(self._name, start, stop)
+        except FileNotFoundError:
+            raise self._torn() from None
 
     def _index(self, tail: bytes) -> bytes:
         if len(tail) < _TAIL or tail[-len(MAGIC) :] != MAGIC:
@@ -109,8 +111,7 @@ class Bundle:
     @property
     def digest(self) -> str:
         """Digest of all sections and of meta: equal for equal content, whatever made it."""
-        parts = {name: [s["digest"], s.get("dtype"), s.get("shape")] for name, s in self._sections.items()}
-        return fingerprint(parts, self.meta)
+        return _digest(self._sections, self.meta)
 
     def section_digest(self, name: str) -> str:
         """Digest of one section, from the index."""
@@ -156,13 +157,30 @@ class Bundle:
             raise self._torn()
         return data
 
+    def _far_bytes(self, offset: int, length: int) -> Any:
+        """By a request of its own, or with all that lies between it and the tail where that is little."""
+        if offset < self._end_start and self._n_bytes - offset <= _GATHERED_BYTES:
+            gathered = self._read(offset, self._end_start)
+            self._end, self._end_start = memoryview(gathered + bytes(self._end)), offset
+        at = offset - self._end_start
+        return self._read(offset, offset + length) if at < 0 else self._end[at : at + length]
+
     def _bytes(self, offset: int, length: int) -> Any:
         path = self._store.local_path(self._name)
-        if path is None or length == 0:
-            with self._store.open(self._name) as file:
-                file.seek(offset)
-                return file.read(length)
+        if length == 0:
+            return b""
+        if path is None:
+            return self._far_bytes(offset, length)
         if self._map is None:
             with open(path, "rb") as file:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         return memoryview(self._map)[offset : offset + length]
+
+
+def _digest(sections: Mapping[str, Mapping[str, Any]], meta: Mapping[str, Any]) -> str:
+    parts = {name: [s["digest"], s.get("dtype"), s.get("shape")] for name, s in sections.items()}
+    return fingerprint(parts, meta)
+
+
+def _padded(n_bytes: int) -> int:
+    return n_bytes + -n_bytes % _ALIGN

@@ -25,6 +25,7 @@ from typing import BinaryIO
 import numpy as np
 
 from dataselect.core.errors import BadModel
+from dataselect.io.local_copies import local_file
 
 MAGIC = 793712314
 SUPPORTED_VERSIONS = (11, 12)
@@ -221,14 +222,17 @@ def read_header(path: str | os.PathLike[str]) -> FastTextModel:
     models are remembered as long as the files' size and time stay.
 
     Raises BadModel where the file is missing, no fastText model, of another version, holds word vectors
-    (cbow, skipgram), is truncated, longer than it says, or contradicts itself.
+    (cbow, skipgram), is truncated, longer than it says, or contradicts itself. Of a URL this machine's copy
+    is read (`io.local_copies`).
     """
-    path = Path(path)
     try:
-        stat = path.stat()
-        return _read_header_of(path, stat.st_size, stat.st_mtime_ns)
+        local = local_file(os.fspath(path))
+        stat = local.stat()
+        return _read_header_of(local, stat.st_size, stat.st_mtime_ns)
     except OSError as error:
         raise BadModel(f"{path}: the fastText model can't be read: {error.strerror or error}") from error
+    except BadModel as error:  # of a copy the reader knows another name
+        raise BadModel(str(error).replace(str(local), os.fspath(path))) from error
 
 
 @lru_cache(maxsize=4)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -56,16 +55,16 @@ class ShardSource:
         from dataselect.io.store import store_at
 
         folder, _, name = self._shard.url.rpartition("/")
-        store = store_at(folder or "/")
-        entry = store.stat(name)
-        if entry is None:
-            raise BadShard(f"{self.name}: the shard vanished during the run ({self._shard.url})")
-        if (entry.size, entry.version) != (self._shard.size, self._shard.version):
-            raise BadShard(f"{self.name}: the shard changed during the run; run the same command again")
         try:
-            return store.open(name)
+            entry, file = store_at(folder or "/").opened(name)
+        except (FileNotFoundError, NotADirectoryError):
+            raise BadShard(f"{self.name}: the shard vanished during the run ({self._shard.url})") from None
         except OSError as error:
             raise BadShard(f"{self.name}: cannot open the shard: {error.strerror}") from error
+        if (entry.size, entry.version) != (self._shard.size, self._shard.version):
+            file.close()
+            raise BadShard(f"{self.name}: the shard changed during the run; run the same command again")
+        return file
 
 
 def iter_piece(
@@ -287,8 +286,13 @@ def file_shard(path: str) -> Shard:
     """One JSONL, Parquet or Arrow file that is no input shard; BadModel where its ending is not known."""
     if suffix_of(path) is None:
         raise BadModel(f"{path}: unknown ending; known are {', '.join(SUFFIXES)}")
-    stat = os.stat(path)
-    return Shard(path, path, stat.st_size, str(stat.st_mtime_ns))
+    from dataselect.io.store import store_at
+
+    folder, _, name = path.rpartition("/")
+    entry = store_at(folder or "/").stat(name)
+    if entry is None:
+        raise BadModel(f"{path}: file not found")
+    return Shard(path, path, entry.size, entry.version)
 
 
 def iter_file_texts(path: str, text: str) -> Iterator[pa.Array]:

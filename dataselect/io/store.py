@@ -12,17 +12,20 @@ import os
 import shutil
 import socket
 import stat as stat_modes
-import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO, Protocol, cast
+from typing import BinaryIO, Protocol, TypeVar
 
 from dataselect.core.errors import DataselectError
+
+S = TypeVar("S")
+T = TypeVar("T")
+_AT_ONCE = 16  # requests: with 30 ms each, 500 a second
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +50,17 @@ class Store(Protocol):
     def stat(self, name: str) -> Entry | None:
         """The file, or None where there is none."""
 
+    def exists(self, name: str) -> bool:
+        """Whether there is a file; cheaper than `stat` on object stores where there is none."""
+
     def open(self, name: str) -> BinaryIO:
         """A seekable reader; FileNotFoundError where there is none."""
+
+    def opened(self, name: str) -> tuple[Entry, BinaryIO]:
+        """The file as it is now, and a reader of just that: on an object store one request, not two."""
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
+        """Bytes [start, stop), by one request; start < 0 counts from the end. FileNotFoundError as `open`."""
 
     def commit(self, name: str) -> AbstractContextManager[BinaryIO]:
         """`with store.commit(name) as f: f.write(...)`: all of it appears at the end, or nothing."""
@@ -116,8 +128,23 @@ class LocalStore:
             return None
         return Entry(name, stat.st_size, str(stat.st_mtime_ns))
 
+    def exists(self, name: str) -> bool:
+        return (self.root / name).is_file()
+
     def open(self, name: str) -> BinaryIO:
         return open(self.root / name, "rb")
+
+    def opened(self, name: str) -> tuple[Entry, BinaryIO]:
+        file = self.open(name)
+        stat = os.fstat(file.fileno())
+        return Entry(name, stat.st_size, str(stat.st_mtime_ns)), file
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
+        with self.open(name) as file:
+            at = file.seek(
+                max(start, -os.fstat(file.fileno()).st_size), os.SEEK_END if start < 0 else os.SEEK_SET
+            )
+            return file.read() if stop is None else file.read(stop - at)
 
     @contextmanager
     def commit(self, name: str) -> Iterator[BinaryIO]:
@@ -189,86 +216,35 @@ def _runs(pid: int) -> bool:
     return True
 
 
-_SPOOL_BYTES = 64 << 20  # a commit up to this size waits in memory, a larger one in a temporary file
-
-
-class FsspecStore:
-    """A folder of any fsspec file system: s3://, gs://, memory://, ..."""
-
-    def __init__(self, url: str) -> None:
-        import fsspec
-
-        self.url = url.rstrip("/")
-        self._fs, self._root = fsspec.core.url_to_fs(self.url)
-
-    def _path(self, name: str) -> str:
-        return f"{self._root}/{name}" if name else self._root
-
-    def list(self, prefix: str = "") -> Iterator[Entry]:
-        self._fs.invalidate_cache()
-        try:
-            found = self._fs.find(self._path(prefix), detail=True)
-        except FileNotFoundError:
-            return
-        for path, info in found.items():
-            name = path[len(self._root) :].lstrip("/")
-            yield Entry(name, int(info["size"]), fsspec_version(info))
-
-    def stat(self, name: str) -> Entry | None:
-        self._fs.invalidate_cache()
-        try:
-            info = self._fs.info(self._path(name))
-        except FileNotFoundError:
-            return None
-        if info["type"] != "file":
-            return None
-        return Entry(name, int(info["size"]), fsspec_version(info))
-
-    def open(self, name: str) -> BinaryIO:
-        return cast("BinaryIO", self._fs.open(self._path(name), "rb"))
-
-    @contextmanager
-    def commit(self, name: str) -> Iterator[BinaryIO]:
-        # Spooled, because not every file system can discard what is written (memory:// can't), and an
-        # upload that is only half read by the time of an error would have to be undone.
-        with explained(f"{self.url}/{name}"), tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as spool:
-            yield cast("BinaryIO", spool)
-            spool.seek(0)
-            file = self._fs.open(self._path(name), "wb", autocommit=False)
-            try:
-                shutil.copyfileobj(spool, file, 1 << 20)
-                file.close()
-                file.commit()
-            except BaseException:
-                file.discard()
-                raise
-
-    def delete(self, name: str) -> None:
-        with explained(f"{self.url}/{name}"):
-            if self._fs.exists(self._path(name)):
-                self._fs.rm_file(self._path(name))
-
-    def copy(self, source: str, name: str) -> None:
-        with explained(f"{self.url}/{name}"):
-            self._fs.cp_file(self._path(source), self._path(name))  # `copy` would take * and [ as patterns
-
-    def local_path(self, name: str) -> Path | None:
-        return None
-
-
-def fsspec_version(info: dict[str, object]) -> str:
-    """What changes with the content, from fsspec's description of a file; '' where there is nothing."""
-    for field in ("ETag", "etag", "version_id", "md5Hash", "LastModified", "mtime", "created"):
-        value = info.get(field)
-        if isinstance(value, datetime):  # some file systems list numbers and stat dates
-            value = value.timestamp()
-        if value:
-            return str(value)
-    return ""
-
-
 def store_at(url: str | Path, *, durable: bool = False) -> Store:
     """The store for a path or an fsspec URL."""
-    if "://" in str(url) and not str(url).startswith("file://"):
-        return FsspecStore(str(url))
-    return LocalStore(str(url).removeprefix("file://"), durable=durable)
+    path = without_scheme(str(url))
+    if "://" in path:
+        from dataselect.io.object_store import FsspecStore
+
+        return FsspecStore(path)
+    return LocalStore(path, durable=durable)
+
+
+def each(call: Callable[[S], T], items: Sequence[S], *, far: bool) -> list[T]:
+    """[call(item) for item in items]; far: on an object store, so many at a time."""
+    if not far:
+        return [call(item) for item in items]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return list(pool.map(call, items))
+
+
+def is_far(store: Store) -> bool:
+    """Whether every request costs its way there and back, as on an object store."""
+    return store.local_path("") is None
+
+
+def is_file(path: str) -> bool:
+    """Whether there is a file at a path or URL."""
+    folder, _, name = path.rpartition("/")
+    return store_at(folder or ("/" if path.startswith("/") else ".")).stat(name) is not None
+
+
+def without_scheme(url: str) -> str:
+    """The path of a `file:` URL; anything else as it is."""
+    return url.removeprefix("file://") if url.startswith("file://") else url.removeprefix("file:")

@@ -68,8 +68,7 @@ def _name(output: str) -> str:
 def load_last(work: Store, output: str) -> dict[str, dict[str, str]]:
     """Parts of the tasks of the last run into this output folder; empty where there was none."""
     try:
-        with work.open(_name(output)) as file:
-            return dict(json.loads(file.read()))
+        return dict(json.loads(work.read(_name(output))))
     except (OSError, ValueError):
         return {}
 

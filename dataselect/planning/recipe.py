@@ -26,6 +26,7 @@ from dataselect.core.errors import RecipeError
 from dataselect.core.sizes import ByteSize, Limit, Share
 from dataselect.io.batch import TextSpec, id_path
 from dataselect.io.fields import check_apart
+from dataselect.io.store import is_file, without_scheme
 from dataselect.planning.fields import FieldUse
 from dataselect.stages.base import BASE_COLUMNS, ORDINAL, Stage, with_leaves
 
@@ -288,7 +289,7 @@ class _Checker:
         if stage is None:
             return None
         paths = {name: _absolute(path, folder) for name, path in stage.file_fields().items()}
-        missing = next((p for p in paths.values() if "://" not in p and not Path(p).is_file()), None)
+        missing = next((p for p in paths.values() if not is_file(p)), None)
         if missing and stage.optional:
             self._left_out.append(
                 f"{use}: left out, because {missing} does not exist (the stage is `optional`)"
@@ -559,6 +560,7 @@ def _lines(node: Any, place: str = "") -> Iterator[tuple[str, int]]:
 
 
 def _absolute(path: str, folder: Path) -> str:
+    path = without_scheme(path)
     if "://" in path:
         return path
     return os.path.normpath(folder / os.path.expanduser(path))

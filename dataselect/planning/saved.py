@@ -70,11 +70,8 @@ def hint(folder: str) -> str:
 
 def _record(store: Store, name: str) -> dict[str, Any]:
     """A JSON file's object; empty where there is none."""
-    if store.stat(name) is None:
+    try:
+        record = json.loads(store.read(name))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return {}
-    with store.open(name) as file:
-        try:
-            record = json.loads(file.read())
-        except ValueError:
-            return {}
     return record if isinstance(record, dict) else {}

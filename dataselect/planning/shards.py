@@ -12,6 +12,7 @@ from dataselect.core.pieces import SUFFIXES, TEXT_PER_BYTE, Piece, Shard, suffix
 from dataselect.io.arrow_stream import batch_offsets
 from dataselect.io.parquet import describe
 from dataselect.io.reader import ShardSource
+from dataselect.io.store import each, without_scheme
 from dataselect.io.zstd_frames import frame_offsets
 from dataselect.planning.saved import hint, is_beside, saved_shards
 
@@ -28,6 +29,7 @@ def list_shards(patterns: Sequence[str]) -> list[Shard]:
     Names are relative to the common folder of all patterns, so they (and thus the order of rows) are the
     same on every machine that holds the same tree.
     """
+    patterns = [without_scheme(pattern) for pattern in patterns]
     root = _common_root(patterns)
     found: dict[str, Shard] = {}
     for pattern in patterns:
@@ -60,13 +62,11 @@ def _local(pattern: str, root: str) -> Iterator[Shard]:
 
 
 def _remote(pattern: str, root: str) -> Iterator[Shard]:
-    import fsspec
+    from dataselect.io.object_store import file_system, fsspec_version, patiently
 
-    from dataselect.io.store import fsspec_version
-
-    fs, path = fsspec.core.url_to_fs(pattern)
+    fs, path = file_system(pattern)
     scheme = pattern.split("://", 1)[0]
-    for name, info in fs.glob(path, detail=True).items():
+    for name, info in patiently(pattern, lambda: fs.glob(path, detail=True)).items():
         url = f"{scheme}://{name.lstrip('/')}"
         if info["type"] == "directory":
             yield from saved_shards(url.rstrip("/"), root, recursive="**" in pattern)
@@ -103,11 +103,18 @@ def cut_pieces(shards: Iterable[Shard], piece_bytes: int, *, stop_at_bad: bool =
             pieces.append(_whole(tuple(group)))
             group.clear()
 
+    shards = list(shards)
+    apart = [
+        shard for shard in shards if _is_table(shard) or shard.size >= min(SMALL_SHARD_BYTES, piece_bytes)
+    ]
+    # Footers and frames are looked up: on an object store, many at a time.
+    far = any("://" in shard.url for shard in apart)
+    cuts = each(lambda shard: _cut(shard, piece_bytes, stop_at_bad), apart, far=far)
+    cut = dict(zip(apart, cuts, strict=True))
     for shard in shards:
-        is_table = SUFFIXES[suffix_of(shard.name) or ""][0] != "jsonl"  # schemas of tables may differ
-        if is_table or shard.size >= min(SMALL_SHARD_BYTES, piece_bytes):
+        if shard in cut:
             close_group()
-            pieces.extend(_cut(shard, piece_bytes, stop_at_bad))
+            pieces.extend(cut[shard])
             continue
         if group and suffix_of(group[0].name) != suffix_of(shard.name):
             close_group()
@@ -118,6 +125,10 @@ def cut_pieces(shards: Iterable[Shard], piece_bytes: int, *, stop_at_bad: bool =
             close_group()
     close_group()
     return pieces
+
+
+def _is_table(shard: Shard) -> bool:
+    return SUFFIXES[suffix_of(shard.name) or ""][0] != "jsonl"  # never grouped: their schemas may differ
 
 
 def _whole(shards: tuple[Shard, ...]) -> Piece:

@@ -152,6 +152,17 @@ class Stage(BaseModel):
             places |= dict(_leaves(name, getattr(self, name)))
         return places
 
+    def on_disk(self) -> Stage:
+        """The stage with this machine's copies of those of its files that are URLs; see io.local_copies."""
+        from dataselect.io.local_copies import local_file
+
+        copies = {place: str(local_file(path)) for place, path in self.file_fields().items() if "://" in path}
+        if not copies:
+            return self
+        return self.model_copy(
+            update={name: with_leaves(name, getattr(self, name), copies) for name in self._file_names()}
+        )
+
     @classmethod
     def _file_names(cls) -> list[str]:
         schema = cls.model_json_schema(by_alias=False)["properties"]

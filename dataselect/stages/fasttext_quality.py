@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -44,12 +45,18 @@ class FastTextQuality(MapStage):
     def _summed(self) -> list[str]:
         return [self.label] if isinstance(self.label, str) else self.label or []
 
+    @cached_property
+    def _all_labels(self) -> list[str]:
+        from dataselect.io.fasttext_model import read_header
+
+        return read_header(self.model).labels
+
     def _apart(self) -> list[str]:
         """Labels with a column each; of `all` the header is read."""
-        from dataselect.io.fasttext_model import LABEL_PREFIX, read_header
+        from dataselect.io.fasttext_model import LABEL_PREFIX
 
         if self.labels == "all":
-            return read_header(self.model).labels
+            return self._all_labels
         return [label.removeprefix(LABEL_PREFIX) for label in self.labels or []]
 
     def check_files(self) -> None:

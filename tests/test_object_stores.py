@@ -1,0 +1,435 @@
+"""Object stores: ranges read ahead, failing requests repeated, one lock, few requests, the same bytes."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import random
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import corpora
+import fasttext_files
+import pytest
+
+import dataselect
+from dataselect.core.errors import Locked, RecipeError, StoreError
+from dataselect.io import local_copies, object_lock, object_store
+from dataselect.io.object_store import RangeReader, patiently
+from dataselect.io.store import each, store_at
+from dataselect.planning.shards import cut_pieces, list_shards
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch):
+    """In this process; in workers botocore's own tries suffice."""
+    monkeypatch.setattr(object_store, "_FIRST_WAIT_S", 0.001)
+
+
+# Reading ranges ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ranged(monkeypatch):
+    """A file of 10,000 bytes, its reader with small windows, and the ranges that were fetched."""
+    monkeypatch.setattr(object_store, "_FIRST_BYTES", 100)
+    monkeypatch.setattr(object_store, "_MOST_BYTES", 1000)
+    data, fetched = random.Random(1).randbytes(10_000), []
+
+    def fetch(start, stop):
+        fetched.append((start, stop))
+        return data[start:stop]
+
+    return data, RangeReader(fetch, len(data)), fetched
+
+
+@pytest.mark.parametrize("step", [1, 7, 100, 999, 5000, -1])
+def test_reading_forward_gives_the_bytes_in_few_growing_ranges(ranged, step):
+    data, reader, fetched = ranged
+    assert b"".join(iter(lambda: reader.read(step), b"")) == data
+    assert reader.read(1) == b""
+    assert len(fetched) < 20
+    assert sum(stop - start for start, stop in fetched) == len(data)
+
+
+def test_any_reads_give_what_a_file_in_memory_gives(ranged):
+    data, reader, _ = ranged
+    plain, draw = io.BytesIO(data), random.Random(2)
+    for _ in range(3000):
+        if draw.random() < 0.5:
+            where = draw.choice([(draw.randrange(11_000), 0), (draw.randrange(-9000, 1), 2)])
+            assert reader.seek(*where) == plain.seek(*where)
+        n_bytes = draw.choice([0, 1, 10, 150, 3000, -1])
+        assert reader.read(n_bytes) == plain.read(n_bytes)
+        assert reader.tell() == plain.tell()
+
+
+def test_columns_that_are_read_side_by_side_are_each_read_once(ranged):
+    data, reader, fetched = ranged
+    for at in range(0, 2000, 50):
+        for column in range(5):
+            reader.seek(2000 * column + at)
+            assert reader.read(50) == data[2000 * column + at :][:50]
+    assert len(fetched) < 60  # of 200 reads
+    assert sum(stop - start for start, stop in fetched) < 2 * len(data)
+
+
+def test_a_walk_over_heads_of_blocks_reads_forward(ranged):
+    _, reader, fetched = ranged
+    for at in range(0, 10_000, 90):
+        reader.seek(at)
+        reader.read(3)
+    assert len(fetched) < 20
+
+
+def test_what_fails_ahead_of_the_reader_is_raised_where_it_is_read(monkeypatch):
+    monkeypatch.setattr(object_store, "_FIRST_BYTES", 10)
+
+    def fetch(start, stop):
+        if stop > 30:
+            raise StoreError("no more")
+        return bytes(stop - start)
+
+    reader = RangeReader(fetch, 100)
+    assert reader.read(20) == bytes(20)
+    with pytest.raises(StoreError, match="no more"):
+        reader.read()
+    reader.close()
+
+
+# Requests that fail ------------------------------------------------------------------------------------
+
+
+class Throttled(Exception):
+    """As botocore's: with a status."""
+
+    response = {"ResponseMetadata": {"HTTPStatusCode": 503}}  # noqa: RUF012
+
+
+class Denied(Exception):
+    response = {"ResponseMetadata": {"HTTPStatusCode": 403}}  # noqa: RUF012
+
+
+class NoCredentialsError(Exception):
+    pass
+
+
+def failing(error, times):
+    left = [error] * times
+
+    def request():
+        if left:
+            raise left.pop()
+        return "answer"
+
+    return request, left
+
+
+@pytest.mark.parametrize(
+    "error",
+    [Throttled("SlowDown"), ConnectionResetError(errno.ECONNRESET, "reset"), TimeoutError(), EOFError()],
+)
+def test_a_request_is_repeated_until_it_succeeds(error):
+    assert patiently("s3://b/x", failing(error, object_store.TRIES - 1)[0]) == "answer"
+
+
+def test_a_request_that_goes_on_failing_fails_by_name_in_one_sentence():
+    request, left = failing(Throttled("SlowDown:\n Please reduce your request rate."), 99)
+    sentence = (
+        r"^s3://b/x: the store answered 503 \(SlowDown: Please reduce .*\), after 5 tries; run the same"
+    )
+    with pytest.raises(StoreError, match=sentence):
+        patiently("s3://b/x", request)
+    assert len(left) == 99 - 5
+
+
+@pytest.mark.parametrize(
+    "error", [Denied("AccessDenied"), PermissionError("Forbidden"), NoCredentialsError("none")]
+)
+def test_a_request_that_is_denied_is_not_repeated(error):
+    request, left = failing(error, 99)
+    with pytest.raises(StoreError, match=r"^s3://b/x: access denied; check the credentials"):
+        patiently("s3://b/x", request)
+    assert len(left) == 98
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError(), OSError(errno.ENOSPC, "full"), ZeroDivisionError()])
+def test_answers_and_errors_of_our_own_are_left_alone(error):
+    request, left = failing(error, 99)
+    with pytest.raises(type(error)):
+        patiently("s3://b/x", request)
+    assert len(left) == 98
+
+
+def test_a_protocol_that_is_unknown_or_not_installed_is_one_sentence(monkeypatch):
+    with pytest.raises(RecipeError, match=r"^nonsense://b/x: .*[Pp]rotocol not known") as failure:
+        store_at("nonsense://b/x")
+    assert "\n" not in str(failure.value)
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "s3", raising=False)
+    with pytest.raises(
+        RecipeError, match=r"^s3://b/x: the package .* is missing; pip install 'dataselect\[s3\]'"
+    ):
+        store_at("s3://b/x")
+
+
+def test_an_endpoint_that_is_not_there_fails_by_name(s3, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    object_store.file_system("s3://")[0].clear_instance_cache()
+    with pytest.raises(
+        StoreError, match=r"^s3://b/x: the store can't be reached or broke off .*, after 5 tries"
+    ):
+        store_at("s3://b").read("x")
+    object_store.file_system("s3://")[0].clear_instance_cache()
+
+
+# Locks -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["memory", "s3"])
+def far(request, tmp_path):
+    if request.param == "s3":
+        return store_at(request.getfixturevalue("s3").url + "/out")
+    return store_at(f"memory://{tmp_path.name}-{time.time_ns()}/out")
+
+
+def test_a_lock_is_for_one_at_a_time_and_is_given_back(far):
+    locked = pytest.raises(Locked, match=r"another run is writing .*\(process \d+ on .*expires in 1\d\d s")
+    with object_lock.object_lock(far, "lock"), locked, object_lock.object_lock(far, "lock"):
+        pass
+    with object_lock.object_lock(far, "lock"):
+        pass
+    assert list(far.list()) == []
+
+
+@pytest.mark.parametrize("left", [b"", b"half a rec", json.dumps({"owner": "dead", "renewed": 1.0}).encode()])
+def test_the_lock_of_a_run_that_was_killed_expires(far, left):
+    with far.commit("lock") as file:
+        file.write(left)
+    with object_lock.object_lock(far, "lock"):
+        assert json.loads(far.read("lock"))["owner"] != "dead"
+
+
+def test_a_lock_is_renewed_while_its_run_lives(far, monkeypatch):
+    monkeypatch.setattr(object_lock, "_RENEW_S", 0.01)
+    with object_lock.object_lock(far, "lock"):
+        first = json.loads(far.read("lock"))
+        corpora.wait_until(lambda: json.loads(far.read("lock"))["renewed"] > first["renewed"])
+
+
+def test_a_run_whose_lock_was_taken_says_so_and_leaves_it(far):
+    other = json.dumps({"owner": "other", "renewed": time.time()}).encode()
+    with object_lock.object_lock(far, "lock") as check:
+        check()
+        put(far, "lock", other)
+        with pytest.raises(Locked, match="another run took it"):
+            check()
+    assert json.loads(far.read("lock"))["owner"] == "other"
+
+
+# Copies of models --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def copies(tmp_path, monkeypatch):
+    folder = tmp_path / "copies"
+    folder.mkdir(mode=0o700)
+    monkeypatch.setattr(local_copies, "copies_folder", lambda: folder)
+    return folder
+
+
+def test_a_copy_is_made_once_and_again_when_the_file_changes(far, copies):
+    for content in (b"1", b"2", b"2"):
+        with far.commit("models/m.bin") as file:
+            file.write(content)
+        path = local_copies.local_copy(far, "models/m.bin")
+        assert (path.name, path.read_bytes()) == ("m.bin", content)
+    far.list = None
+    far.open = None
+    assert local_copies.local_copy(far, "models/m.bin") == path
+    with pytest.raises(FileNotFoundError):
+        local_copies.local_copy(far, "models/none.bin")
+
+
+def test_copies_that_are_old_or_too_many_go(far, copies, monkeypatch):
+    paths = []
+    for i in range(4):
+        with far.commit(str(i)) as file:
+            file.write(bytes(100))
+        paths.append(local_copies.local_copy(far, str(i)))
+        monkeypatch.setattr(local_copies, "_MOST_BYTES", 250)
+        if i < 3:
+            os.utime(paths[i].parent, (time.time() - 100 + i, time.time() - 100 + i))
+    assert [path.exists() for path in paths] == [False, False, True, True]
+
+
+# Whole runs --------------------------------------------------------------------------------------------
+
+
+def put(store, name, content):
+    with store.commit(name) as file:
+        file.write(content)
+
+
+def upload(folder: Path, url: str):
+    store = store_at(url)
+    for path in folder.rglob("*"):
+        if path.is_file():
+            put(store, path.relative_to(folder).as_posix(), path.read_bytes())
+
+
+def far_recipe(folder: Path, url: str, stages, **sections):
+    """The same recipe as corpora.write_recipe, with everything on the store."""
+    shards = [f"{url}/in/**/*{end}" for end in (".jsonl", ".gz", ".zst", ".parquet")]
+    sections = {
+        "input": {"shards": shards},
+        "output": {"folder": f"{url}/out"},
+        "work": f"{url}/work",
+        **sections,
+    }
+    return corpora.write_recipe(folder / "far", stages, **sections)
+
+
+def stages_at(base, model):
+    """One of every kind, files below `base`."""
+    stages = [dict(stage) for stage in corpora.ALL_STAGES]
+    stages[3]["target"] = f"{base}/target.jsonl"
+    quality = {"use": "fasttext_quality", "model": f"{base}/{model}", "label": "hq"}
+    return [*stages[:3], quality, *stages[3:]]
+
+
+@pytest.fixture
+def project(tmp_path, s3):
+    """A corpus, a target and a model, on the disk and on the store; digest of the local run."""
+    corpora.make_corpus(tmp_path / "in", 24)
+    corpora.make_target(tmp_path / "target.jsonl")
+    words = [word.encode() for word in corpora.MEDICAL[:40]]
+    fasttext_files.MadeModel(words, [b"__label__hq", b"__label__lq"]).write(tmp_path / "quality.bin")
+    upload(tmp_path, s3.url)
+    near = corpora.write_recipe(tmp_path, stages_at(str(tmp_path), "quality.bin"))
+    digest = dataselect.run(near, workers=1)["digest"]
+    s3.log()
+    return tmp_path, digest
+
+
+def check_run(recipe, s3, digest, every, **options):
+    """The digest is that of a local run although every so-manyth request fails; a second run does nothing."""
+    s3.faults(every)
+    report = dataselect.run(recipe, **options)
+    assert report["digest"] == digest
+    s3.faults(0)
+    s3.log()
+    again = dataselect.run(recipe, **options)
+    assert again["up_to_date"]
+    assert again["tasks"]["run"] == 0
+    return report
+
+
+def test_a_run_on_a_store_that_fails_now_and_then_gives_the_bytes_of_a_local_one(project, s3):
+    folder, digest = project
+    recipe = far_recipe(folder, s3.url, stages_at(s3.url, "quality.bin"))
+    report = check_run(recipe, s3, digest, every=40, workers=2)
+    log = s3.log()
+    assert len(log) < 100  # of 6 pieces; the first run takes some 450
+    assert top_names(f"{s3.url}/out") == {"manifest.json", report["generation"]}
+
+
+def top_names(url):
+    return {entry.name.split("/")[0] for entry in store_at(url).list()}
+
+
+def test_the_last_two_generations_are_kept(project, s3):
+    folder, _ = project
+    recipe = far_recipe(folder, s3.url, corpora.ALL_STAGES[:1])
+    made = [
+        dataselect.run(recipe, workers=1, sets=[f"stages.0.min_chars={n}"])["generation"]
+        for n in (150, 160, 170)
+    ]
+    assert top_names(f"{s3.url}/out") == {"manifest.json", *made[1:]}
+
+
+def test_hundreds_of_shards_are_one_listing(s3):
+    store = store_at(s3.url)
+    data = corpora.jsonl(corpora.docs(1))
+    each(lambda i: put(store, f"in/{i % 7}/{i:05d}.jsonl", data), range(300), far=True)
+    s3.log()
+    pieces = cut_pieces(list_shards([f"{s3.url}/in/**/*.jsonl"]), 1 << 20)
+    assert sum(len(piece.shards) for piece in pieces) == 300
+    assert [what for what, _ in s3.log()] == ["LIST"]
+
+
+def test_a_model_is_fetched_once_for_all_tasks_and_workers(project, s3):
+    folder, _ = project
+    recipe = far_recipe(folder, s3.url, stages_at(s3.url, "quality.bin"))
+    dataselect.run(recipe, workers=2)
+    log = s3.log()
+    fetched = Counter(path for what, path in log if what == "GET")
+    assert sum(n for path, n in fetched.items() if path.endswith("/quality.bin")) <= 2  # its digest, its copy
+    prepared = [n for path, n in fetched.items() if "/work/prepared/" in path]
+    assert prepared
+    assert max(prepared) == 1  # 6 tasks, 2 workers
+
+
+def test_files_of_any_stage_may_lie_on_a_store(project, s3):
+    folder, _ = project
+    ids = [json.dumps({"id": doc.id, "score": i}).encode() for i, doc in enumerate(corpora.docs(100))]
+    put(store_at(s3.url), "scores.jsonl", b"\n".join(ids))
+    stage = {"use": "join_scores", "file": f"{s3.url}/scores.jsonl", "missing": "drop", "min_matched": 0.1}
+    far = dataselect.run(far_recipe(folder, s3.url, [stage]), workers=1)
+    put(store_at(folder), "scores.jsonl", b"\n".join(ids))
+    near = corpora.write_recipe(folder, [{**stage, "file": "scores.jsonl"}], output={"folder": "joined"})
+    assert far["digest"] == dataselect.run(near, workers=1)["digest"]
+    assert far["rows"]["kept"] > 0
+
+
+def test_two_runs_into_one_folder_are_kept_apart(project, s3):
+    folder, _ = project
+    recipe = far_recipe(folder, s3.url, [corpora.own_stage(folder / "far", "Waiting", flags=str(folder))])
+    with corpora.start("run", recipe, "--quiet", "--workers", 1) as first:
+        corpora.wait_until((folder / "began").exists)
+        with pytest.raises(Locked) as failure:
+            dataselect.run(recipe, workers=1)
+        (folder / "go").touch()
+        out, _ = corpora.finish(first)
+    assert f"{s3.url}/out: another run is writing to this output folder (process {first.pid} on " in str(
+        failure.value
+    )
+    assert "published" in out
+
+
+def test_what_dataselect_did_not_write_is_left_alone(project, s3):
+    folder, _ = project
+    put(store_at(s3.url), "out/notes.txt", b"mine")
+    with pytest.raises(RecipeError, match=r"out holds files that dataselect did not write \(notes.txt\)"):
+        dataselect.run(far_recipe(folder, s3.url, corpora.ALL_STAGES[:1]))
+
+
+def test_workers_that_join_need_a_file_system(project, s3):
+    folder, _ = project
+    with pytest.raises(RecipeError, match="through a file system that all of them share"):
+        dataselect.run(far_recipe(folder, s3.url, corpora.ALL_STAGES[:1]), engine="shared")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["local", "ray", "shared"])
+@pytest.mark.parametrize("every", [5, 11])
+def test_every_engine_gives_the_bytes_of_a_local_run(project, s3, engine, every):
+    folder, digest = project
+    recipe = far_recipe(folder, s3.url, stages_at(s3.url, "quality.bin"))
+    if engine == "ray":
+        ray = pytest.importorskip(
+            "ray", reason="the Ray engine needs the extra: pip install 'dataselect[ray]'"
+        )
+        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+        try:
+            check_run(recipe, s3, digest, every, engine="ray")
+        finally:
+            ray.shutdown()
+        return
+    sets = [f"work={folder}/far-work"] if engine == "shared" else []  # claims need a file system
+    check_run(recipe, s3, digest, every, engine=engine, workers=2, sets=sets)
