@@ -337,6 +337,12 @@ def own_stage(folder: Path, name: str, **params: Any) -> dict[str, Any]:
     return {"use": f"my_stages.py:{name}", **params}
 
 
+def recipe_with(project: Path, name: str, **params: Any) -> Path:
+    """A recipe whose first stage is of STAGES_PY; every small shard is a piece."""
+    stages = [own_stage(project, name, **params), {"use": "exact_dedup"}]
+    return write_recipe(project, stages, input={"piece_bytes": 4096})
+
+
 def start(*args: object, **env: str) -> subprocess.Popen[str]:
     """`dataselect ...` as a process of its own."""
     root = str(Path(__file__).parents[1])

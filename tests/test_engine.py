@@ -27,18 +27,12 @@ def project(tmp_path):
     return tmp_path
 
 
-def recipe_with(project, name, **params):
-    """A recipe whose one stage is of corpora.STAGES_PY."""
-    stages = [corpora.own_stage(project, name, **params), {"use": "exact_dedup"}]
-    return corpora.write_recipe(project, stages, input={"piece_bytes": 4096})
-
-
 def leftovers(project):
     return [str(path) for path in project.rglob(".tmp-*")]
 
 
 def test_a_task_whose_worker_is_killed_is_tried_again(project, capfd):
-    recipe = recipe_with(project, "Deadly", log=str(project / "deaths"), times=2)
+    recipe = corpora.recipe_with(project, "Deadly", log=str(project / "deaths"), times=2)
     report = dataselect.run(recipe, workers=1)
     assert (project / "deaths").read_text() == "xx"
     assert capfd.readouterr().err.count("killed by signal SIGKILL); trying again") == 2
@@ -48,7 +42,7 @@ def test_a_task_whose_worker_is_killed_is_tried_again(project, capfd):
 
 
 def test_a_task_whose_worker_is_always_killed_fails_the_run_with_its_name(project):
-    recipe = recipe_with(project, "Deadly", log=str(project / "deaths"), times=10**6)
+    recipe = corpora.recipe_with(project, "Deadly", log=str(project / "deaths"), times=10**6)
     code, out, err = corpora.cli("run", recipe, "--workers", 1, "--quiet")
     assert (code, out) == (1, "")
     assert "read 1 a.jsonl" in err or "read 1 a-00000.jsonl" in err
@@ -58,13 +52,13 @@ def test_a_task_whose_worker_is_always_killed_fails_the_run_with_its_name(projec
 
 
 def test_an_error_of_a_stage_is_one_sentence(project):
-    recipe = recipe_with(project, "Refusing")
+    recipe = corpora.recipe_with(project, "Refusing")
     code, _, err = corpora.cli("run", recipe)
     assert (code, err) == (1, "dataselect: the moon is in the wrong quarter; wait a week\n")
 
 
 def test_an_unforeseen_error_names_its_task_and_keeps_its_traceback(project):
-    recipe = recipe_with(project, "Broken")
+    recipe = corpora.recipe_with(project, "Broken")
     code, _, err = corpora.cli("run", recipe)
     assert code == 1
     assert err.startswith("dataselect: read 1 ")
@@ -73,7 +67,7 @@ def test_an_unforeseen_error_names_its_task_and_keeps_its_traceback(project):
 
 
 def test_workers_go_when_the_coordinator_is_killed(project):
-    recipe = recipe_with(project, "Waiting", flags=str(project))
+    recipe = corpora.recipe_with(project, "Waiting", flags=str(project))
     marker = f"marker-{uuid.uuid4().hex}"
     with corpora.start("run", recipe, "--workers", 2, DATASELECT_TEST=marker) as process:
         corpora.wait_until((project / "began").exists)
@@ -86,7 +80,7 @@ def test_workers_go_when_the_coordinator_is_killed(project):
     "number, code, word", [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "stopped")]
 )
 def test_a_signal_stops_cleanly_and_the_next_run_goes_on(project, number, code, word):
-    recipe = recipe_with(project, "Waiting", flags=str(project))
+    recipe = corpora.recipe_with(project, "Waiting", flags=str(project))
     marker = f"marker-{uuid.uuid4().hex}"
     with corpora.start("run", recipe, "--workers", 2, DATASELECT_TEST=marker) as process:
         corpora.wait_until((project / "began").exists)
@@ -103,7 +97,7 @@ def test_a_signal_stops_cleanly_and_the_next_run_goes_on(project, number, code, 
 
 
 def test_a_signal_to_the_whole_process_group_stops_cleanly_too(project):
-    recipe = recipe_with(project, "Waiting", flags=str(project))
+    recipe = corpora.recipe_with(project, "Waiting", flags=str(project))
     marker = f"marker-{uuid.uuid4().hex}"
     root = str(Path(__file__).parents[1])
     with subprocess.Popen(
@@ -138,7 +132,7 @@ def test_run_works_from_a_script_without_a_main_guard(project):
 
 
 def test_a_second_run_of_the_same_output_is_locked_out(project):
-    recipe = recipe_with(project, "Waiting", flags=str(project))
+    recipe = corpora.recipe_with(project, "Waiting", flags=str(project))
     with corpora.start("run", recipe, "--quiet") as process:
         corpora.wait_until((project / "began").exists)
         code, out, err = corpora.cli("run", recipe)
@@ -150,7 +144,7 @@ def test_a_second_run_of_the_same_output_is_locked_out(project):
 
 
 def test_results_go_to_stdout_and_everything_else_to_stderr(project):
-    code, out, err = corpora.cli("run", recipe_with(project, "Chatty"), "--json")
+    code, out, err = corpora.cli("run", corpora.recipe_with(project, "Chatty"), "--json")
     assert code == 0
     assert "chat" in err
     assert not err.replace("chat", "").strip()

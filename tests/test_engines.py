@@ -46,18 +46,13 @@ def project(tmp_path):
     return tmp_path
 
 
-def recipe_with(project, name, **params):
-    stages = [corpora.own_stage(project, name, **params), {"use": "exact_dedup"}]
-    return corpora.write_recipe(project, stages, input={"piece_bytes": 4096})
-
-
 def undisturbed_digest(recipe):
     report = dataselect.run(recipe, workers=1, sets=["output.folder=other", "work=other-work"])
     return report["digest"]
 
 
 def test_the_bytes_are_the_same_on_every_engine_and_a_second_run_does_nothing(project, options):
-    recipe = recipe_with(project, "HasWord")
+    recipe = corpora.recipe_with(project, "HasWord")
     report = dataselect.run(recipe, **options)
     assert report["digest"] == undisturbed_digest(recipe)
     assert report["workers"] == 2
@@ -68,16 +63,16 @@ def test_the_bytes_are_the_same_on_every_engine_and_a_second_run_does_nothing(pr
 
 def test_an_error_of_a_stage_stops_the_run_with_its_sentence(project, options):
     with pytest.raises(DataselectError, match=r"^the moon is in the wrong quarter; wait a week$"):
-        dataselect.run(recipe_with(project, "Refusing"), **options)
+        dataselect.run(corpora.recipe_with(project, "Refusing"), **options)
 
 
 def test_an_unforeseen_error_names_its_task(project, options):
     with pytest.raises(DataselectError, match=r"(?s)^read 1 .*IndexError.*my_stages.py"):
-        dataselect.run(recipe_with(project, "Broken"), **options)
+        dataselect.run(corpora.recipe_with(project, "Broken"), **options)
 
 
 def test_a_task_whose_worker_dies_is_tried_again(project, options):
-    recipe = recipe_with(project, "Deadly", log=str(project / "deaths"), times=2)
+    recipe = corpora.recipe_with(project, "Deadly", log=str(project / "deaths"), times=2)
     report = dataselect.run(recipe, **options)
     assert (project / "deaths").read_text() == "xx"
     assert report["digest"] == undisturbed_digest(recipe)
@@ -85,13 +80,13 @@ def test_a_task_whose_worker_dies_is_tried_again(project, options):
 
 @pytest.mark.slow
 def test_a_task_whose_worker_always_dies_fails_the_run_by_name(project, options):
-    recipe = recipe_with(project, "Deadly", log=str(project / "deaths"), times=10**6)
+    recipe = corpora.recipe_with(project, "Deadly", log=str(project / "deaths"), times=10**6)
     with pytest.raises(DataselectError, match=r"^read 1 .*: its worker process died 3 times"):
         dataselect.run(recipe, **options)
 
 
 def test_a_node_that_is_lost_costs_its_tasks_only(project, cluster):
-    recipe = recipe_with(project, "Waiting", flags=str(project))
+    recipe = corpora.recipe_with(project, "Waiting", flags=str(project))
     options = {"engine": "ray", "address": cluster.address}
     reports = []
     thread = threading.Thread(target=lambda: reports.append(dataselect.run(recipe, **options)))
@@ -106,7 +101,7 @@ def test_a_node_that_is_lost_costs_its_tasks_only(project, cluster):
 
 
 def test_ray_that_is_missing_or_out_of_reach_is_one_sentence(project):
-    recipe = recipe_with(project, "HasWord")
+    recipe = corpora.recipe_with(project, "HasWord")
     code, _, err = corpora.cli("run", recipe, "--quiet", "--engine", "ray", "--address", "127.0.0.1:1")
     assert code == 1
     assert err.startswith(
@@ -118,7 +113,7 @@ def test_ray_that_is_missing_or_out_of_reach_is_one_sentence(project):
 
 
 def test_an_engine_that_does_not_exist_is_a_mistake(project):
-    code, _, err = corpora.cli("run", recipe_with(project, "HasWord"), "--engine", "spark")
+    code, _, err = corpora.cli("run", corpora.recipe_with(project, "HasWord"), "--engine", "spark")
     assert (code, err) == (2, "dataselect: engine: expected one of local, ray, shared, got spark\n")
 
 
@@ -127,7 +122,7 @@ def worker(recipe, **env):
 
 
 def test_workers_that_join_share_the_tasks(project):
-    recipe = recipe_with(project, "Waiting", flags=str(project))
+    recipe = corpora.recipe_with(project, "Waiting", flags=str(project))
     with worker(recipe) as first, worker(recipe) as second:
         corpora.wait_until(lambda: len(list((project / "work/claims").rglob("*.claim"))) == 2)
         (project / "go").touch()
@@ -140,7 +135,7 @@ def test_workers_that_join_share_the_tasks(project):
 
 
 def test_a_claim_of_a_worker_that_was_killed_expires(project, monkeypatch):
-    recipe = recipe_with(project, "Waiting", flags=str(project))
+    recipe = corpora.recipe_with(project, "Waiting", flags=str(project))
     with worker(recipe) as first:
         claims = corpora.wait_until(lambda: list((project / "work/claims").rglob("*.claim")))
         first.send_signal(signal.SIGKILL)
@@ -152,7 +147,7 @@ def test_a_claim_of_a_worker_that_was_killed_expires(project, monkeypatch):
 
 
 def test_a_live_claim_is_left_alone(project):
-    recipe = recipe_with(project, "Waiting", flags=str(project))
+    recipe = corpora.recipe_with(project, "Waiting", flags=str(project))
     claims = lambda: set((project / "work/claims").rglob("*.claim"))  # noqa: E731
     with worker(recipe) as first:
         firsts = corpora.wait_until(claims)

@@ -10,6 +10,7 @@ import random
 import sys
 import time
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import corpora
@@ -370,7 +371,7 @@ def test_a_model_is_fetched_once_for_all_tasks_and_workers(project, s3):
     log = s3.log()
     fetched = Counter(path for what, path in log if what == "GET")
     assert sum(n for path, n in fetched.items() if path.endswith("/quality.bin")) <= 2  # its digest, its copy
-    prepared = [n for path, n in fetched.items() if "/work/prepared/" in path]
+    prepared = [n for path, n in fetched.items() if ("work", "prepared") in pairwise(path.split("/"))]
     assert prepared
     assert max(prepared) == 1  # 6 tasks, 2 workers
 

@@ -86,7 +86,8 @@ class RayEngine:
         running: dict[Any, int] = {}
         try:
             while waiting or running:
-                while waiting and len(running) < self._window():
+                window = self._window()  # a cluster may grow
+                while waiting and len(running) < window:
                     index = waiting.pop()
                     running[self._submit(remote, tasks[index])] = index
                 ready, _ = self._ray.wait(list(running), num_returns=1)

@@ -49,6 +49,29 @@ def ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     return out
 
 
+def _signals_of(family: str, source: str) -> Callable[..., Signal]:
+    """Makes signals of one tool's definitions: (name, unit, definition, groups, compute, dtype)."""
+
+    def signal(
+        name: str,
+        unit: str,
+        definition: str,
+        groups: int,
+        compute: Callable[[np.ndarray], np.ndarray],
+        dtype: str = "float64",
+    ) -> Signal:
+        return Signal(f"{family}.{name}", unit, definition, source, groups, compute, dtype)
+
+    return signal
+
+
+def _per(
+    index: int,
+) -> Callable[[Callable[[np.ndarray], np.ndarray]], Callable[[np.ndarray], np.ndarray]]:
+    """Turns a count into its ratio to column `index` of the counts."""
+    return lambda count: lambda c: ratio(count(c), c[:, index])
+
+
 @cache
 def signals() -> dict[str, Signal]:
     """Name -> signal, in the order of the table in the documentation."""
@@ -123,18 +146,9 @@ def _datatrove() -> list[Signal]:
 
     at, rep = k.SPACY_AT, k.SPACY_AT + k.REPETITION
 
-    def per_word(count: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
-        return lambda c: ratio(count(c), c[:, at + k.N_WORDS])
+    per_word = _per(at + k.N_WORDS)
 
-    def signal(
-        name: str,
-        unit: str,
-        definition: str,
-        groups: int,
-        compute: Callable[[np.ndarray], np.ndarray],
-        dtype: str = "float64",
-    ) -> Signal:
-        return Signal(f"datatrove.{name}", unit, definition, _GOPHER, groups, compute, dtype)
+    signal = _signals_of("datatrove", _GOPHER)
 
     def top(n: int) -> Signal:
         i = rep + k.TOP + 3 * (n - 2)
@@ -350,18 +364,9 @@ def _dolma() -> list[Signal]:
 
     at, rep, more = k.SPLIT_AT, k.SPLIT_AT + k.REPETITION, k.LINES_AT + k.N_SEGMENT_COUNTS
 
-    def signal(
-        name: str,
-        unit: str,
-        definition: str,
-        groups: int,
-        compute: Callable[[np.ndarray], np.ndarray],
-        dtype: str = "float64",
-    ) -> Signal:
-        return Signal(f"dolma.{name}", unit, definition, _DOLMA_SOURCE, groups, compute, dtype)
+    signal = _signals_of("dolma", _DOLMA_SOURCE)
 
-    def per_word(count: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
-        return lambda c: ratio(count(c), c[:, at + k.N_WORDS])
+    per_word = _per(at + k.N_WORDS)
 
     def per_line(index: int) -> Callable[[np.ndarray], np.ndarray]:
         return lambda c: ratio(c[:, more + index], c[:, k.LINES_AT + k.N_SEGMENTS])
@@ -460,18 +465,9 @@ def _dclm() -> list[Signal]:
 
     at, rep, more = k.SPLIT_AT, k.UNISEG_AT + k.REPETITION, k.LINES_AT + k.N_SEGMENT_COUNTS
 
-    def signal(
-        name: str,
-        unit: str,
-        definition: str,
-        groups: int,
-        compute: Callable[[np.ndarray], np.ndarray],
-        dtype: str = "float64",
-    ) -> Signal:
-        return Signal(f"dclm.{name}", unit, definition, _DCLM_SOURCE, groups, compute, dtype)
+    signal = _signals_of("dclm", _DCLM_SOURCE)
 
-    def per_word(count: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
-        return lambda c: ratio(count(c), c[:, at + k.N_WORDS])
+    per_word = _per(at + k.N_WORDS)
 
     def repeated(kind: str, base: int) -> list[Signal]:
         what = "lines" if kind == "line" else "paragraphs (between two newlines)"
@@ -592,18 +588,9 @@ def _rpv2() -> list[Signal]:
 
     at, rep, more = k.NORMAL_AT, k.NORMAL_AT + k.REPETITION, k.LINES_AT + k.N_SEGMENT_COUNTS
 
-    def signal(
-        name: str,
-        unit: str,
-        definition: str,
-        groups: int,
-        compute: Callable[[np.ndarray], np.ndarray],
-        dtype: str = "float64",
-    ) -> Signal:
-        return Signal(f"rpv2.{name}", unit, definition, _RPV2_SOURCE, groups, compute, dtype)
+    signal = _signals_of("rpv2", _RPV2_SOURCE)
 
-    def per_raw(count: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
-        return lambda c: ratio(count(c), c[:, k.RAW_AT + k.N_WORDS])
+    per_raw = _per(k.RAW_AT + k.N_WORDS)
 
     def per_line(index: int) -> Callable[[np.ndarray], np.ndarray]:
         def n_lines(c: np.ndarray) -> np.ndarray:
