@@ -463,6 +463,75 @@ def mixture_fit(
     _print(found, as_json, lambda result: "\n".join(fit_lines(result)))
 
 
+index_app = typer.Typer(no_args_is_help=True, help="Merge and edit saved indexes of a dedup.")
+app.add_typer(index_app, name="index")
+
+
+@index_app.callback()
+def _index() -> None:
+    """Merge and edit saved indexes of a dedup (`save_index: true`), for `against:` of later runs."""
+
+
+@index_app.command("merge")
+def index_merge(
+    out: Annotated[str, typer.Argument(help="index to write, NAME.index", show_default=False)],
+    sources: Annotated[
+        list[str], typer.Argument(help="index files, and output folders that saved one", show_default=False)
+    ],
+    as_json: JsonOption = False,
+) -> None:
+    """Write one index of several. What is in it already is skipped, so a daily merge may be repeated."""
+    from dataselect.indexing import merge_indexes
+
+    _print(
+        merge_indexes(out, sources),
+        as_json,
+        lambda r: f"{r['out']}: {r['docs']:,} documents of {r['parts']} parts, {r['skipped']} there already",
+    )
+
+
+@index_app.command("drop")
+def index_drop(
+    index: Annotated[str, typer.Argument(help="index to change, NAME.index", show_default=False)],
+    ids: Annotated[
+        str | None, typer.Option(help="text file with ids, one a line: take-downs", show_default=False)
+    ] = None,
+    superseded: Annotated[
+        str | None,
+        typer.Option(help="output folder whose superseded/ lists the documents", show_default=False),
+    ] = None,
+    out: Annotated[
+        str | None, typer.Option(help="index to write instead of the old one", show_default=False)
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Take documents out of an index, so that they no longer drop new ones."""
+    from dataselect.indexing import drop_documents
+
+    _print(
+        drop_documents(index, out, ids=ids, superseded=superseded),
+        as_json,
+        lambda r: (
+            f"{r['out']}: {r['dropped']:,} documents taken out ({r['listed']:,} were listed), "
+            f"{r['docs']:,} left"
+        ),
+    )
+
+
+@index_app.command("show")
+def index_show(
+    index: Annotated[str, typer.Argument(help="NAME.index", show_default=False)], as_json: JsonOption = False
+) -> None:
+    """Check an index whole, and show what it holds."""
+    from dataselect.indexing import show_index
+
+    def render(shown: dict[str, Any]) -> str:
+        scheme = ", ".join(f"{name} {value}" for name, value in shown["scheme"].items())
+        return f"{shown['index']}: {shown['docs']:,} documents, {shown['bytes'] / 1e6:,.1f} MB; {scheme}"
+
+    _print(show_index(index), as_json, render)
+
+
 def _pair(text: str) -> tuple[str, str]:
     name, _, value = text.rpartition("=") if "=" in text else (text, "", "")
     return name, value

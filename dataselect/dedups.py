@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from dataselect.core.errors import DataselectError
 from dataselect.core.fingerprint import fingerprint
 from dataselect.core.keys import artifact_name
 from dataselect.core.pieces import Piece
+from dataselect.engine.against import GatherCall, MatchCall, OldPart, OldShinglesCall, SignCall
 from dataselect.engine.dedup import RANK_BITS, GroupCall, JoinCall, RankCall, VerifyCall
 from dataselect.engine.docs import MAX_DOCS, Exchange, Places
 from dataselect.engine.exact import ExactCall, ShinglesCall
@@ -59,6 +60,10 @@ class DedupInputs:
     mask: str
     score: tuple[int, list[str]] | None
     """Stage and column digests of the score that `keep: {best: ...}` names."""
+    against: tuple[OldPart, ...]
+    """Old documents; `place` of those in shards is left open."""
+    base: str
+    """Fingerprint of how rows are read."""
 
 
 class DedupPhases:
@@ -69,6 +74,7 @@ class DedupPhases:
         self._phase = f"dedup {given.label}"
         self._n_rows = tuple(refs.n_rows for refs in given.segments)
         self._shingles: list[tuple[int, str, int]] = []
+        self._old_parts: tuple[OldPart, ...] = ()
         names = tuple((tuple(shard.name for shard in p.shards), p.part) for p in given.pieces)
         self._places = Places(tuple(refs.piece for refs in given.segments), names)
         self._where = fingerprint(
@@ -84,9 +90,9 @@ class DedupPhases:
         bases = tuple(refs.base for refs in self._in.segments)
         exchange = Exchange(self._in.index, self._in.keys, bases, self._n_rows, self._in.mask)
         if self._in.stage.keep_ != "first":
-            exchange = Exchange(
-                self._in.index, self._in.keys, bases, self._n_rows, self._in.mask, self._ranks(exchange)
-            )
+            exchange = replace(exchange, ranks=self._ranks(exchange))
+        if self._in.against:
+            exchange = self._with_old(exchange)
         groups = self._groups(exchange)
         verified = self._verify(exchange, groups) if isinstance(self._in.stage, NearDedupStage) else ()
         exact: tuple[str, ...] = ()
@@ -118,16 +124,63 @@ class DedupPhases:
         call = RankCall(exchange, self._in.segments, self._places, column_stage, name)
         return self._one(self._step("rank", "dedup:rank_rows", call, name, "scores, lengths or shards"))
 
-    def _groups(self, exchange: Exchange) -> tuple[str, ...]:
-        """Candidates, one task for each of 2^p partitions of the key space."""
+    def _n_partitions(self) -> int:
         n_keys = sum(self._n_rows) * self._in.stage.keys_per_doc()
         n_partitions = 1
         while n_partitions * _KEYS_PER_PARTITION < n_keys and n_partitions < _MAX_PARTITIONS:
             n_partitions *= 2
+        return n_partitions
+
+    def _with_old(self, exchange: Exchange) -> Exchange:
+        """With those old documents that share a key with some new one, as a segment of their own."""
+        self._old_parts = self._signed()
+        parts = [[part.source, part.digest or self._digest(part.place)] for part in self._old_parts]
+        made = fingerprint("match", exchange.keys, parts)
+        n_partitions = self._n_partitions()
+        steps = []
+        for p in range(n_partitions):
+            name = artifact_name("matched", fingerprint(made, p, n_partitions))
+            call = MatchCall(exchange.keys, self._old_parts, p, n_partitions, name)
+            task = f"match {p + 1}/{n_partitions}"
+            steps.append(self._step(task, "against:match_keys", call, name, "keys or old documents"))
+        self._run_steps(self._phase, steps)
+        name = artifact_name("old", fingerprint("gather", made, n_partitions))
+        call_gather = GatherCall(self._old_parts, tuple(step.artifact for step in steps), name)
+        self._one(self._step("gather", "against:gather_old", call_gather, name, "keys or old documents"))
+        n_old = int(Bundle(self._work, name).meta["n_docs"])
+        first = self._in.stage.on_match == "keep_old"
+        return replace(exchange, old=name, n_old=n_old, old_first=first) if n_old else exchange
+
+    def _signed(self) -> tuple[OldPart, ...]:
+        """All parts, the shards among them with the index that is made of each piece."""
+        parts, steps = [], []
+        for given in self._in.against:
+            part = given
+            if part.piece is not None:
+                made = [self._in.fingerprint, self._in.base, part.piece.place(()), part.piece.version()]
+                name = artifact_name("signed", fingerprint("sign", made))
+                call = SignCall(self._in.index, part.piece, name)
+                task, weight = f"sign {part.piece.name}", part.piece.n_bytes
+                steps.append(self._step(task, "against:sign_piece", call, name, "old shards", weight))
+                part = replace(part, place=name)
+            parts.append(part)
+        self._run_steps(self._phase, steps)
+        return tuple(parts)
+
+    def _groups(self, exchange: Exchange) -> tuple[str, ...]:
+        """Candidates, one task for each of 2^p partitions of the key space."""
+        n_partitions = self._n_partitions()
         ranks = None if exchange.ranks is None else self._digest(exchange.ranks)
         steps = []
         for p in range(n_partitions):
-            key = [self._in.fingerprint, exchange.keys, self._n_rows, self._digest(exchange.alive), ranks]
+            key: list[Any] = [
+                self._in.fingerprint,
+                exchange.keys,
+                self._n_rows,
+                self._digest(exchange.alive),
+                ranks,
+            ]
+            key.append((exchange.old, exchange.old_first))
             name = artifact_name("groups", fingerprint("group", key, p, n_partitions))
             call = GroupCall(exchange, p, n_partitions, name)
             steps.append(
@@ -151,7 +204,7 @@ class DedupPhases:
                 bounds, last = [*bounds, k], counts[k]
         ranges = list(zip(bounds, [*bounds[1:], 1 << RANK_BITS], strict=True))
         stage = self._in.stage.model_dump(mode="json", include={"threshold", "verify"})
-        made = [self._in.fingerprint, stage, self._digest(*groups), exchange.keys, self._n_rows]
+        made = [self._in.fingerprint, stage, self._digest(*groups), exchange.keys, self._n_rows, exchange.old]
         steps = []
         for n, (start, stop) in enumerate(ranges):
             name = artifact_name("verified", fingerprint("verify", made, start, stop))
@@ -170,8 +223,12 @@ class DedupPhases:
         exact: tuple[str, ...],
         undecided: tuple[str, ...],
     ) -> str:
-        made = [self._digest(*names) for names in (groups, verified, exact)]
-        stage = self._in.stage.model_dump(mode="json", exclude={"optional"})
+        made = [
+            [self._digest(*names) for names in (groups, verified, exact)],
+            exchange.old,
+            len(self._in.against),
+        ]
+        stage = self._in.stage.model_dump(mode="json", exclude={"optional", *self._in.stage.outer_fields})
         name = artifact_name("joined", fingerprint("join", self._in.stage.version, stage, made, self._where))
         call = JoinCall(exchange, groups, verified, exact, undecided, self._places, name)
         attempt = f"join {len(undecided) + 1}" if undecided else "join"
@@ -192,6 +249,7 @@ class DedupPhases:
             weight = self._in.pieces[piece].n_bytes
             steps.append(self._step(task, "exact:list_shingles", call, name, "undecided pairs", weight))
             self._shingles += [(n, name, k) for k, n in found]
+        steps += self._old_shingles(exchange, undecided, bundle)
         self._run_steps(self._phase, steps)
         shingles = tuple(self._shingles)
         made = [self._digest(undecided), self._digest(*(name for _, name, _ in shingles))]
@@ -208,6 +266,28 @@ class DedupPhases:
             )
         self._run_steps(self._phase, compares)
         return tuple(step.artifact for step in compares)
+
+    def _old_shingles(self, exchange: Exchange, undecided: str, bundle: Bundle) -> list[Step]:
+        """Reads of old shards."""
+        segment, steps = len(self._n_rows), []
+        if exchange.old is None or f"rows/{segment}" not in bundle:
+            return []
+        parts = Bundle(self._work, exchange.old).array("part")[bundle.array(f"rows/{segment}")]
+        for number in np.unique(parts).tolist():
+            part = self._old_parts[number]
+            if part.piece is None:
+                continue
+            made = [self._in.fingerprint, exchange.old, number, bundle.section_digest(f"rows/{segment}")]
+            name = artifact_name("shingles", fingerprint("old shingles", made))
+            call = OldShinglesCall(self._in.index, exchange.old, number, part, undecided, segment, name)
+            task = f"shingles {part.piece.name}"
+            steps.append(
+                self._step(
+                    task, "against:list_old_shingles", call, name, "undecided pairs", part.piece.n_bytes
+                )
+            )
+            self._shingles.append((segment, name, 0))
+        return steps
 
     def _numbers_by_piece(self) -> list[list[int]]:
         numbers: list[list[int]] = [[] for _ in self._in.pieces]

@@ -17,6 +17,7 @@ from typing import Any, cast
 
 import xxhash
 
+from dataselect.against import old_parts
 from dataselect.core.errors import DataselectError, ExpectFailed, RecipeError, TornArtifact
 from dataselect.core.fingerprint import fingerprint
 from dataselect.core.keys import artifact_name
@@ -42,7 +43,7 @@ from dataselect.planning.reads import plan_reads, why_read_again
 from dataselect.planning.recipe import Recipe, load_recipe
 from dataselect.planning.shards import cut_pieces, list_shards, sample_pieces
 from dataselect.publish import Publisher, check_folder, locked, read_manifest
-from dataselect.stages.base import ORDINAL, DedupStage, FittedStage, SelectStage, Stage
+from dataselect.stages.base import ORDINAL, DedupStage, FittedStage, SelectStage, Stage, stage_labels
 from dataselect.walk import Inputs, PieceState, WaitsFor, Walk
 
 ENGINES = ("local", "ray", "shared")
@@ -269,6 +270,9 @@ def _prepare(recipe: Recipe, *, sample: float | None, rehash: bool) -> Prepared:
         bad_rows_allowed=recipe.input.bad_rows_allowed,
         rehash=rehash,
         fields=tuple(FieldSpec(use.name, use.type) for use in recipe.fields),
+        against={
+            i: old_parts(recipe, i) for i, s in enumerate(stages) if isinstance(s, DedupStage) and s.against
+        },
     )
     return Prepared(recipe, inputs, work, output, Decisions(load_last(work, output.url)))
 
@@ -325,21 +329,11 @@ def _check_names(pieces: Sequence[Piece]) -> None:
         raise RecipeError(f"input.shards: two output shards would be named {twice[0]}; rename an input shard")
 
 
-def _labels(stages: Sequence[Stage]) -> list[str]:
-    """'ngram_importance.1' for the first stage of that kind, and so on: names of fitted models."""
-    counts: Counter[str] = Counter()
-    labels = []
-    for stage in stages:
-        counts[stage.use] += 1
-        labels.append(f"{stage.use}.{counts[stage.use]}")
-    return labels
-
-
 def _given_models(recipe: Recipe, stages: Sequence[Stage], output: Store, work: Store) -> dict[int, str]:
     """Stage -> artifact in the work store of a model by path, or frozen from the last published run."""
     manifest = read_manifest(output)
     given = {}
-    for i, (stage, label) in enumerate(zip(stages, _labels(stages), strict=True)):
+    for i, (stage, label) in enumerate(zip(stages, stage_labels(stages), strict=True)):
         if not isinstance(stage, (FittedStage, SelectStage)) or stage.fit == "exact":
             continue
         if stage.fit == "frozen":
@@ -476,6 +470,7 @@ def _portable_recipe(recipe: Recipe) -> dict[str, Any]:
     """The recipe as it was run, with paths relative to its folder."""
     folder = recipe.path.resolve().parent
     paths = {path for spec in recipe.stages for path in spec.stage.file_fields().values()}
+    paths |= {path for spec in recipe.stages for path in spec.stage.source_fields().values()}
     paths |= set(recipe.input.shards)
 
     def plain(value: Any) -> Any:
@@ -496,7 +491,7 @@ def _portable_recipe(recipe: Recipe) -> dict[str, Any]:
 def _publish_models(prepared: Prepared, walk: Walk, generation: str) -> dict[str, Any]:
     fitted = {}
     stages = prepared.inputs.stages
-    for i, label in enumerate(_labels(stages)):
+    for i, label in enumerate(stage_labels(stages)):
         if i in walk.model_artifacts and isinstance(stages[i], (FittedStage, SelectStage)):
             arrays = Bundle(prepared.work, walk.model_artifacts[i]).arrays()
             name = f"fitted/{label}.bundle"
@@ -631,6 +626,8 @@ def _reads(inputs: Inputs) -> list[dict[str, Any]]:
         names = [f"{i}:{stages[i].use} ({role})" for i, role in read.roles]
         add(read.why, names, [f"{i}:{stages[i].use}" for i in read.hoisted])
         for i, role in read.roles:
+            if any(part.piece is not None for part in inputs.against.get(i, ())):
+                add("signatures of the old shards that `against` names, once", [f"{i}:{stages[i].use}"], [])
             why = why_read_again(stages[i]) if role == "keys" else None
             if why is not None:
                 add(why, [f"{i}:{stages[i].use} (exact)"], [])

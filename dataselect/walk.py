@@ -14,6 +14,7 @@ from dataselect.core.keys import artifact_name, column_name, identity_name
 from dataselect.core.listener import Listener
 from dataselect.core.pieces import Piece, Segment, usual_text_bytes
 from dataselect.dedups import DedupInputs, DedupPhases, Step
+from dataselect.engine.against import OldPart
 from dataselect.engine.inputs import SegmentRefs
 from dataselect.engine.job import Context, Job
 from dataselect.engine.lookup import LookUpCall
@@ -94,6 +95,8 @@ class Inputs:
     rehash: bool
     fields: tuple[FieldSpec, ...] = ()
     """Input fields that some stage asks for."""
+    against: Mapping[int, tuple[OldPart, ...]] = field(default_factory=dict)
+    """Dedup -> old documents that it compares with."""
 
 
 def _in_shard(piece: Piece, shard_rows: Sequence[int], row: int) -> tuple[str, int]:
@@ -310,15 +313,7 @@ class Walk:
 
     def _calls(self, read: ReadPlan, number: int) -> tuple[Call, ...]:
         """The stages of a read, each with the chain that its artifacts' names depend on."""
-        read_spec = self._in.job.read
-        base = fingerprint(
-            "base",
-            BASE_VERSION,
-            read_spec.text,
-            read_spec.id,
-            read_spec.max_row_bytes,
-            self._in.job.sample_share,
-        )
+        base = self._base_fingerprint(self._in.job.sample_share)
         chains = {
             spec.name: fingerprint(base, "field", FIELD_VERSION, asdict(spec)) for spec in self._in.fields
         }
@@ -341,6 +336,11 @@ class Walk:
             if role == "columns":
                 filters.append(fingerprint(stage, self._decide[i]))
         return tuple(calls)
+
+    def _base_fingerprint(self, *more: Any) -> str:
+        """Of what decides which rows are documents, and their texts and ids."""
+        read = self._in.job.read
+        return fingerprint("base", BASE_VERSION, read.text, read.id, read.max_row_bytes, *more)
 
     def _sample_share(self, i: int) -> float:
         """Share of documents that a fit samples: a power of two, so that growth rarely changes it."""
@@ -536,16 +536,19 @@ class Walk:
             pieces=tuple(state.piece for state in self.pieces),
             mask=mask,
             score=score,
+            against=self._in.against.get(i, ()),
+            base=self._base_fingerprint(),
         )
         name = DedupPhases(given, self._work, self._run_steps).run()
         self.dedup_artifacts[i] = name
-        self._set_barrier(i, name, ("keep", "dups", "columns"))
+        listed = ("supersedes",) if stage.against and stage.on_match == "keep_new" else ()
+        self._set_barrier(i, name, ("keep", "dups", "columns", *listed))
 
     def dedup_figures(self, i: int) -> dict[str, Any]:
         """Pairs compared, and sizes and largest of the clusters, of a dedup that ran."""
         meta = Bundle(self._work, self.dedup_artifacts[i]).meta
-        figures = ("n_candidates", "n_exact", "n_rounds", "clusters")
-        return {"stage": self._label(i), **{name: meta[name] for name in figures}}
+        figures = ("n_candidates", "n_exact", "n_rounds", "clusters", "n_matched_old")
+        return {"stage": self._label(i), **{name: meta[name] for name in figures if name in meta}}
 
     def _run_steps(self, phase: str, steps: Sequence[Step]) -> None:
         self._phase(
@@ -656,7 +659,8 @@ class Walk:
         spec = [
             WRITE_VERSION, output.format, output.add, output.columns, output.dropped, output.copies,
         ]  # fmt: skip
-        stages = [[fp, decide] for fp, decide in zip(self._in.stage_fingerprints, self._decide, strict=True)]
+        saving = [isinstance(stage, DedupStage) and stage.save_index for stage in self._in.stages]
+        stages = list(zip(self._in.stage_fingerprints, self._decide, saving, strict=True))
         numbers = iter(range(len(self._refs)))
         keys = []
         for state in self.pieces:
@@ -670,6 +674,11 @@ class Walk:
                 )
             )
         return keys
+
+    def _index_keys(self, first: int, n: int) -> tuple[tuple[int, tuple[str, ...]], ...]:
+        """Dedups that save an index, each with the keys of n segments."""
+        saving = [i for i, s in enumerate(self._in.stages) if isinstance(s, DedupStage) and s.save_index]
+        return tuple((i, tuple(refs.columns[i] for refs in self._refs[first : first + n])) for i in saving)
 
     def _stem(self, piece: Piece) -> str:
         """Output name without its ending; the whole input name where that is another input's name too."""
@@ -695,7 +704,10 @@ class Walk:
             number += len(state.segments)
             record = reusable(keys[i])
             records.append(record)
-            call = WriteCall(state.piece, segments, columns, generation, keys[i], self._stem(state.piece))
+            keys_of = self._index_keys(number - len(state.segments), len(segments))
+            call = WriteCall(
+                state.piece, segments, columns, generation, keys[i], self._stem(state.piece), keys_of
+            )
             task = Task(f"write {state.piece.name}", "write:write_piece", call)
             parts = {"rows kept or decisions": keys[i]}
             planned.append(

@@ -25,13 +25,36 @@ LEVELS = [
     {"io"},
     {"stages"},
     {"planning", "engine"},
-    {"runner", "walk", "dedups", "publish", "card", "training", "sketching", "compare", "mixing"},
+    {
+        "runner",
+        "walk",
+        "dedups",
+        "publish",
+        "card",
+        "training",
+        "sketching",
+        "compare",
+        "mixing",
+        "against",
+        "indexing",
+    },
     {"report"},
     {"cli"},
     {"__main__", "__init__"},
 ]
 # One group of modules, not layers.
-FREE_SIBLINGS = {"runner", "walk", "dedups", "publish", "card", "training", "sketching", "compare", "mixing"}
+FREE_SIBLINGS = {
+    "runner",
+    "walk",
+    "dedups",
+    "publish",
+    "card",
+    "training",
+    "sketching",
+    "compare",
+    "mixing",
+    "against",
+}
 WORKERS_ONLY = {"engine/preload.py"}  # imported by the fork server
 
 

@@ -11,11 +11,8 @@ import pyarrow as pa
 from dataselect.core.errors import DataselectError
 from dataselect.io.batch import BadRow, TextBatch
 from dataselect.io.bundle import Bundle, BundleWriter
+from dataselect.io.dedup_index import range_index
 from dataselect.stages.base import Columns, DedupKeys, Texts
-
-INDEX_BITS = 10
-"""An exchange file's keys are indexed by their top bits: a reader of one partition reads one range."""
-
 
 VECTOR = "list<float32>"
 """Type of a column of vectors, which has no alias in Arrow."""
@@ -189,8 +186,7 @@ class KeySink:
         keys = _concat([part.keys for part in self._parts], np.uint64)
         order = ascending(keys)
         keys = keys[order]
-        bounds = np.arange(1 << INDEX_BITS, dtype=np.uint64) << np.uint64(64 - INDEX_BITS)
-        writer.add_array("index", np.append(np.searchsorted(keys, bounds), len(keys)).astype(np.int64))
+        writer.add_array("index", range_index(keys))
         writer.add_array("keys", keys)
         writer.add_array("rows", rows[order])
         checks = [part.check for part in self._parts if part.check is not None]

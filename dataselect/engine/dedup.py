@@ -17,12 +17,15 @@ import pyarrow as pa
 
 from dataselect.core.clock import Clock
 from dataselect.core.errors import DataselectError
-from dataselect.engine.columns import INDEX_BITS, pack
+from dataselect.engine.columns import pack
 from dataselect.engine.docs import DocNames, Docs, Exchange, Places, packed, unpacked
 from dataselect.engine.inputs import SegmentRefs, stage_column
 from dataselect.engine.job import Context, figures
-from dataselect.engine.survivors import Rule, rule_of
+from dataselect.engine.old_matches import OldMatches
+from dataselect.engine.survivors import Edges, Rule, rule_of
 from dataselect.io.bundle import Bundle, BundleWriter
+from dataselect.io.dedup_index import INDEX_BITS
+from dataselect.io.hash_index import find
 from dataselect.stages.base import BAND_BITS, DedupStage, KeepBy, NearDedupStage
 
 Figures = dict[str, Any]
@@ -132,6 +135,11 @@ def group_keys(context: Context, call: GroupCall) -> Figures:
     out = np.empty(_most_pairs(np.diff(starts)), np.uint64)
     pairs = np.unique(out[: bucket_pairs(members, starts, np.empty(0, np.uint8), out)])
     open_members, open_starts = _of_size(members, starts, _CLOSED_MEMBERS + 1)
+    if call.exchange.old is not None:
+        with_old = _pairs_with_old(context, call, docs)
+        pairs, copies = (
+            (np.union1d(pairs, with_old), copies) if near else (pairs, np.union1d(copies, with_old))
+        )
     clock.lap("group")
 
     def fill(writer: BundleWriter) -> dict[str, Any]:
@@ -165,6 +173,27 @@ def _shared_keys(
     shared = np.repeat(sizes > 1, sizes)
     bucket = np.repeat(np.arange(len(sizes)), sizes)[shared]
     return keys[shared], numbers[order[shared]], bucket, len(sizes), int(sizes.max(initial=0))
+
+
+def _pairs_with_old(context: Context, call: GroupCall, docs: Docs) -> np.ndarray:
+    """uint64[n]: each new document of a bucket with its old ones; of many, the first by hashes of text."""
+    old, step = docs.old, (1 << INDEX_BITS) // call.n_partitions
+    start, stop = old.array("index")[[call.number * step, (call.number + 1) * step]].tolist()
+    rows = old.array("rows", start, stop)
+    old_keys, *old_check = (old.array(name, start, stop) for name in ("keys", "check") if name in old)
+    order = np.lexsort((rows, old.array("text_hash")[rows], *old_check, old_keys))
+    rows, old_keys = rows[order].astype(np.int64) + call.exchange.n_new, old_keys[order]
+    keys, numbers, check = _partition(context, call, docs)
+    low = np.zeros(len(keys), np.uint64) if check is None else check
+    old_low = np.zeros(len(rows), np.uint64) if check is None else old_check[0][order]
+    first = find(old_keys, old_low, np.stack([keys, low], axis=1))
+    ends = np.append(np.flatnonzero(np.diff(old_keys) | np.diff(old_low)) + 1, len(rows))
+    last = ends[np.searchsorted(ends, first, side="right")]
+    pairs = [_NO_PAIRS]
+    for k in range(_CLOSED_MEMBERS):
+        there = np.flatnonzero((first >= 0) & (first + k < last))
+        pairs.append(packed(docs.ranks(numbers[there]), docs.ranks(rows[first[there] + k])))
+    return np.unique(np.concatenate(pairs))
 
 
 def _partition(
@@ -297,6 +326,11 @@ class Comparer:
         count_matches(left, right, out)
         return out
 
+    def _have_texts(self, pairs: np.ndarray) -> np.ndarray:
+        """bool[n]: whether the exact similarity can be found; of an index there are signatures alone."""
+        worse, better = unpacked(pairs)
+        return self.docs.has_text(worse) & self.docs.has_text(better)
+
     def judge(
         self, pairs: np.ndarray, matches: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -307,6 +341,10 @@ class Comparer:
         unknown = np.full(len(pairs), np.nan)
         estimates = unknown if matches is None else self._stage.estimates(matches)
         verdicts = self._stage.verdicts(estimates)
+        if matches is not None and (verdicts < 0).any():
+            without = np.flatnonzero(verdicts < 0)
+            without = without[~self._have_texts(pairs[without])]
+            verdicts[without] = estimates[without] >= self._stage.threshold
         similarity, duplicate = estimates.copy(), verdicts == 1
         open_pairs = np.flatnonzero(verdicts < 0)
         at = np.searchsorted(self._exact_pairs, pairs[open_pairs])
@@ -425,8 +463,14 @@ class _Rounds:
                 return rule
             before = kept
 
-    def edges(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """(pairs ascending, similarity, is a copy) of all duplicates, by ascending ranges of ranks."""
+    def edges(self) -> Iterator[Edges]:
+        """All duplicates by ascending ranges of ranks: what the rule decides by."""
+        for part in self.all_edges():
+            old = self._call.exchange.is_old(unpacked(part[0])[0])
+            yield part if not old.any() else cast("Edges", tuple(values[~old] for values in part))
+
+    def all_edges(self) -> Iterator[Edges]:
+        """Those of `edges`, and those of worse old documents with new ones."""
         self._missing = [_NO_PAIRS]
         if not isinstance(self._stage, NearDedupStage):
             for name in self._call.groups:
@@ -491,9 +535,7 @@ def _changed(
     )
 
 
-def _with_copies(
-    pairs: np.ndarray, similarity: np.ndarray, copies: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _with_copies(pairs: np.ndarray, similarity: np.ndarray, copies: np.ndarray) -> Edges:
     joined = np.concatenate([pairs, copies])
     order = np.argsort(joined, kind="stable")
     values = np.concatenate([similarity, np.ones(len(copies), np.float32)])
@@ -511,6 +553,7 @@ class _Answer:
         self._stage = cast("DedupStage", context.stages[call.exchange.stage])
         self._names = DocNames(context, call.exchange, call.places, rounds.docs)
         rule.finish(rounds.edges())
+        self._edges = rounds.all_edges
         self._n_rounds = rounds.n_rounds
         self._roots = rule.roots()
         self._sizes = np.bincount(self._roots, minlength=rounds.docs.n_docs).astype(np.int32)
@@ -534,21 +577,41 @@ class _Answer:
         )
 
     def write(self, writer: BundleWriter) -> dict[str, Any]:
-        first_docs = self._docs.first_docs
-        for number, n_rows in enumerate(self._call.exchange.n_rows):
+        first_docs, stage = self._docs.first_docs, self._stage
+        n_matched = 0
+        for number in range(len(self._call.exchange.n_rows)):
             ranks = self._docs.ranks(np.arange(first_docs[number], first_docs[number + 1]))
             keeper = self._rule.keeper[ranks]
             dropped = np.flatnonzero(keeper != ranks)
             writer.add_array(f"keep/{number}", pack(keeper == ranks))
             writer.add_table(f"dups/{number}", self._duplicates(dropped, ranks[dropped]))
-            sizes = pa.array(self._sizes[self._roots[ranks]], mask=~self._docs.alive(number))
-            assert len(sizes) == n_rows
-            writer.add_table(f"columns/{number}", pa.table({self._stage.as_: sizes}))
-        return {"n_undecided": 0, "n_rounds": self._n_rounds, "clusters": self._clusters(), **self._meta}
+            alive = self._docs.alive(number)
+            columns = {stage.as_: pa.array(self._sizes[self._roots[ranks]], mask=~alive)}
+            if stage.against:
+                old = self._call.exchange.is_old(keeper.astype(np.int64))
+                writer.add_array(f"old/{number}", pack(old))
+                n_matched += int(old.sum())
+            if stage.against and stage.on_match != "keep_old":
+                matched, table = self._matches.of(ranks)
+                n_matched += matched
+                if stage.on_match == "mark":
+                    columns |= table
+                else:
+                    writer.add_table(f"supersedes/{number}", pa.table(table))
+            writer.add_table(f"columns/{number}", pa.table(columns))
+        found = {"n_matched_old": n_matched} if stage.against else {}
+        clusters = {"n_rounds": self._n_rounds, "clusters": self._clusters()}
+        return {"n_undecided": 0, **clusters, **self._meta, **found}
+
+    @cached_property
+    def _matches(self) -> OldMatches:
+        best = self._stage.on_match == "mark"
+        return OldMatches(self._call.exchange, self._docs, self._names, self._edges, self._rule, best)
 
     def _duplicates(self, rows: np.ndarray, ranks: np.ndarray) -> pa.Table:
         """The kept copies of dropped rows of a segment, and how similar they are (null: not compared)."""
         table = self._names.table(self._docs.numbers(self._rule.keeper[ranks].astype(np.int64)))
+        table = table if self._stage.against else table.drop_columns(["source", "id"])
         similarity = np.round(self._rule.best[ranks].astype(np.float64), 6)
         table = table.add_column(0, "row", pa.array(rows.astype(np.int64)))
         return table.append_column("similarity", pa.array(similarity, mask=np.isnan(similarity)))

@@ -12,9 +12,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dataselect.engine.columns import unpack
 from dataselect.engine.job import Context
+from dataselect.io.bundle import Bundle
+from dataselect.io.dedup_index import indexed_ids
 
 MAX_DOCS = 1 << 32
 """Documents are numbered in 32 bits: a pair of them is one 64-bit word."""
@@ -48,6 +51,20 @@ class Exchange:
     """Artifact of `mask_rows`."""
     ranks: str | None = None
     """Artifact of `rank_rows`; None: a document's rank is its number."""
+    old: str | None = None
+    """Artifact of `gather_old`: old documents, which have the numbers after all others."""
+    n_old: int = 0
+    old_first: bool = True
+    """Whether old documents are better than all others, or worse."""
+
+    @property
+    def n_new(self) -> int:
+        """Documents but the old ones."""
+        return sum(self.n_rows)
+
+    def is_old(self, ranks: np.ndarray) -> np.ndarray:
+        """bool[n]: whether the documents of these ranks are old."""
+        return ranks < self.n_old if self.old_first else ranks >= self.n_new
 
 
 class Docs:
@@ -55,25 +72,57 @@ class Docs:
 
     def __init__(self, context: Context, exchange: Exchange) -> None:
         self._context, self._exchange = context, exchange
-        self.first_docs = np.concatenate([[0], np.cumsum(exchange.n_rows)]).astype(np.int64)
-        """int64[n_segments + 1]: number of each segment's row 0."""
+        old = () if exchange.old is None else (exchange.old,)
+        n_rows = (*exchange.n_rows, *(exchange.n_old for _ in old))
+        self.first_docs = np.concatenate([[0], np.cumsum(n_rows)]).astype(np.int64)
+        """int64[n_segments + 1]: number of each segment's row 0; the last segment holds the old documents."""
         self.n_docs = int(self.first_docs[-1])
+        self._keys = exchange.keys + old
+        # Ranks of new and of old documents begin here.
+        self._new_rank = exchange.n_old if exchange.old_first else 0
+        self._old_rank = 0 if exchange.old_first else exchange.n_new
         ranks = None if exchange.ranks is None else context.bundle(exchange.ranks)
         # Mapped: looked up at random, never read whole.
-        self._rank_of = None if ranks is None else ranks.array("rank_of", 0, self.n_docs)
-        self._doc_of = None if ranks is None else ranks.array("doc_of", 0, self.n_docs)
+        self._rank_of = None if ranks is None else ranks.array("rank_of", 0, exchange.n_new)
+        self._doc_of = None if ranks is None else ranks.array("doc_of", 0, exchange.n_new)
         self._alive = context.bundle(exchange.alive)
 
     def ranks(self, docs: np.ndarray) -> np.ndarray:
         """Ranks, int64[n], of documents by number."""
-        return docs if self._rank_of is None else self._rank_of[docs].astype(np.int64)
+        n_new = self._exchange.n_new
+        if not self._exchange.n_old:
+            return docs if self._rank_of is None else self._rank_of[docs].astype(np.int64)
+        old = docs >= n_new
+        new = np.where(old, 0, docs)
+        ranks = new if self._rank_of is None else self._rank_of[new].astype(np.int64)
+        return np.where(old, docs - n_new + self._old_rank, ranks + self._new_rank)
 
     def numbers(self, ranks: np.ndarray) -> np.ndarray:
         """Numbers, int64[n], of documents by rank."""
-        return ranks if self._doc_of is None else self._doc_of[ranks].astype(np.int64)
+        if not self._exchange.n_old:
+            return ranks if self._doc_of is None else self._doc_of[ranks].astype(np.int64)
+        old = self._exchange.is_old(ranks)
+        new = np.where(old, 0, ranks - self._new_rank)
+        docs = new if self._doc_of is None else self._doc_of[new].astype(np.int64)
+        return np.where(old, ranks - self._old_rank + self._exchange.n_new, docs)
+
+    def has_text(self, ranks: np.ndarray) -> np.ndarray:
+        """bool[n]: whether the texts of these documents can be read again."""
+        out = np.ones(len(ranks), bool)
+        old = self._exchange.is_old(ranks) if self._exchange.old is not None else ~out
+        if old.any():
+            with_text = self.old.array("has_text")
+            out[old] = with_text[ranks[old] - self._old_rank]
+        return out
+
+    @property
+    def old(self) -> Bundle:
+        """The old documents."""
+        assert self._exchange.old is not None
+        return self._context.bundle(self._exchange.old)
 
     def alive(self, segment: int) -> np.ndarray:
-        """bool[n_rows]: rows of a segment that reach the stage."""
+        """bool[n_rows]: rows of a segment of new documents that reach the stage."""
         return unpack(self._alive.array(f"alive/{segment}"), self._exchange.n_rows[segment])
 
     def segments(self, docs: np.ndarray) -> np.ndarray:
@@ -94,7 +143,7 @@ class Docs:
         return out
 
     def text_hashes(self, docs: np.ndarray) -> np.ndarray:
-        """uint64[n]: the first half of each text's hash."""
+        """uint64[n]: the first half of each text's hash, of new documents."""
 
         def load(segment: int, rows: np.ndarray) -> np.ndarray:
             n_rows = self._exchange.n_rows[segment]
@@ -106,7 +155,7 @@ class Docs:
         """uint8[n, n_hashes]: compact signatures of documents that have keys."""
 
         def load(segment: int, rows: np.ndarray) -> np.ndarray:
-            bundle = self._context.bundle(self._exchange.keys[segment])
+            bundle = self._context.bundle(self._keys[segment])
             with_keys = bundle.array("signature_rows")
             return bundle.array("signatures", 0, len(with_keys))[np.searchsorted(with_keys, rows)]
 
@@ -131,7 +180,7 @@ class DocNames:
         self._pieces = np.array(places.pieces, np.int64)
         self._piece_start = np.zeros(len(places.names), np.int64)
         # The first segment of a piece comes last here, and so it stays.
-        self._piece_start[self._pieces[::-1]] = docs.first_docs[:-1][::-1]
+        self._piece_start[self._pieces[::-1]] = docs.first_docs[: len(places.pieces)][::-1]
         self._names = pa.array([name for names, _ in places.names for name in names], pa.string())
         self._n_names = np.array([len(names) for names, _ in places.names], np.int64)
         self._first_name = np.cumsum(self._n_names) - self._n_names
@@ -144,7 +193,16 @@ class DocNames:
         return names, self._bounds(segment) if len(names) > 1 else np.zeros(1, np.int64)
 
     def table(self, docs: np.ndarray) -> pa.Table:
-        """shard, part, shard_row of each document."""
+        """shard, part, shard_row; of old documents also source (what of `against` it is from) and id."""
+        new = docs[docs < self._exchange.n_new]
+        tables = [self._new(new)]
+        if len(new) < len(docs):
+            tables.append(self._old(docs[docs >= self._exchange.n_new] - self._exchange.n_new))
+            place = np.argsort(np.argsort(docs >= self._exchange.n_new, kind="stable"), kind="stable")
+            return pa.concat_tables(tables).take(pa.array(place))
+        return tables[0]
+
+    def _new(self, docs: np.ndarray) -> pa.Table:
         segments = self._docs.segments(docs)
         pieces = self._pieces[segments]
         rows = docs - self._piece_start[pieces]
@@ -157,9 +215,25 @@ class DocNames:
             shards[of] += shard
         return pa.table(
             {
+                "source": pa.nulls(len(docs), pa.string()),
                 "shard": self._names.take(pa.array(shards)),
                 "part": pa.array(self._parts[pieces]),
                 "shard_row": pa.array(rows, pa.int64()),
+                "id": pa.nulls(len(docs), pa.large_string()),
+            }
+        )
+
+    def _old(self, rows: np.ndarray) -> pa.Table:
+        old = self._docs.old
+        shards = old.table("shards").take(pa.array(old.array("shard_codes")[rows]))
+        ids = indexed_ids(old.array("id_offsets"), old.array("id_bytes"), rows)
+        return pa.table(
+            {
+                "source": shards["source"],
+                "shard": shards["name"],
+                "part": pa.array(old.array("parts")[rows]),
+                "shard_row": pa.array(old.array("shard_rows")[rows]),
+                "id": pc.if_else(pc.equal(ids, ""), None, ids),
             }
         )
 
@@ -167,8 +241,11 @@ class DocNames:
         """Ids of a few documents; None where the recipe names none."""
         found: list[str | None] = []
         for segment, doc in zip(self._docs.segments(docs).tolist(), docs.tolist(), strict=True):
-            base = self._context.bundle(self._exchange.bases[segment])
             row = doc - int(self._docs.first_docs[segment])
+            if doc >= self._exchange.n_new:
+                found.append(self._old(np.array([row]))["id"][0].as_py())
+                continue
+            base = self._context.bundle(self._exchange.bases[segment])
             found.append(base.table("ids")["id"][row].as_py() if "ids" in base else None)
         return found
 

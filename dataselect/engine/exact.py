@@ -48,25 +48,41 @@ def list_shingles(context: Context, call: ShinglesCall) -> Figures:
     stage = cast("NearDedupStage", context.stages[call.stage])
     undecided = context.bundle(call.undecided)
     wanted = {index: undecided.array(f"rows/{number}") for index, number in call.segments}
-    sizes: dict[int, list[np.ndarray]] = {index: [np.zeros(1, np.int64)] for index in wanted}
-    hashes: dict[int, list[np.ndarray]] = {index: [np.empty(0, np.uint64)] for index in wanted}
+    sinks = {index: ShingleSink(stage) for index in wanted}
     for segment, rows, texts, n_bytes in iter_rows(call.piece, context.job.read, wanted):
         context.report(len(rows), n_bytes)
         clock.lap("read")
         if len(rows):
-            offsets, found = stage.shingle_sets(Texts(texts))
-            sizes[segment].append(np.diff(offsets))
-            hashes[segment].append(found)
+            sinks[segment].add(Texts(texts))
             clock.lap("shingles")
 
     def fill(writer: BundleWriter) -> dict[str, Any]:
         for index, rows in wanted.items():
-            writer.add_array(f"rows/{index}", rows)
-            writer.add_array(f"offsets/{index}", np.cumsum(np.concatenate(sizes[index])))
-            writer.add_array(f"hashes/{index}", np.concatenate(hashes[index]))
+            sinks[index].write(writer, index, rows)
         return {"n_docs": sum(map(len, wanted.values()))}
 
     return {"digest": context.commit(call.artifact, fill)} | figures(clock)
+
+
+class ShingleSink:
+    """Collects the shingle sets of some rows of a segment, in their order."""
+
+    def __init__(self, stage: NearDedupStage) -> None:
+        self._stage = stage
+        self._sizes = [np.zeros(1, np.int64)]
+        self._hashes = [np.empty(0, np.uint64)]
+
+    def add(self, texts: Texts) -> None:
+        """Texts of the next rows."""
+        offsets, hashes = self._stage.shingle_sets(texts)
+        self._sizes.append(np.diff(offsets))
+        self._hashes.append(hashes)
+
+    def write(self, writer: BundleWriter, index: int, rows: np.ndarray) -> None:
+        """Sections rows, offsets and hashes, each with /<index>."""
+        writer.add_array(f"rows/{index}", rows)
+        writer.add_array(f"offsets/{index}", np.cumsum(np.concatenate(self._sizes)))
+        writer.add_array(f"hashes/{index}", np.concatenate(self._hashes))
 
 
 @dataclass(frozen=True)

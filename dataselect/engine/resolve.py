@@ -87,9 +87,13 @@ def _broken_rules(
         return this.keep(input_columns(context, refs, names, alive) | own)
     if stage in refs.barriers:
         name, number = refs.barriers[stage]
-        kept = unpack(context.bundle(name).array(f"keep/{number}"), refs.n_rows)
+        bundle = context.bundle(name)
+        kept = unpack(bundle.array(f"keep/{number}"), refs.n_rows)
         reason = "not selected" if isinstance(context.stages[stage], SelectStage) else "duplicate"
-        return {reason: ~kept[alive]}
+        old = {}
+        if f"old/{number}" in bundle:
+            old = {"duplicate of an old document": unpack(bundle.array(f"old/{number}"), refs.n_rows)[alive]}
+        return old | {reason: ~kept[alive]}
     return {}
 
 

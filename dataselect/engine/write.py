@@ -18,6 +18,7 @@ from dataselect.core.keys import artifact_name
 from dataselect.core.pieces import SUFFIXES, Piece
 from dataselect.engine.inputs import SegmentRefs, row_digest, stage_table
 from dataselect.engine.job import Context, figures
+from dataselect.engine.old_files import write_side_files
 from dataselect.engine.resolve import (
     KEPT,
     QUARANTINED,
@@ -65,6 +66,8 @@ class WriteCall:
     """Key under which the work store remembers what was written."""
     stem: str
     """Name of the output shard without its ending."""
+    index_keys: tuple[tuple[int, tuple[str, ...]], ...] = ()
+    """Dedups that save an index, each with the exchange file of every segment."""
 
 
 def record_name(key: str) -> str:
@@ -92,6 +95,8 @@ def write_piece(context: Context, call: WriteCall) -> dict[str, Any]:
         clock.lap("decisions")
         record["files"] |= writer.write_rows()
         clock.lap("write")
+        record["files"] |= write_side_files(context, call, [r.alive for r in resolved])
+        clock.lap("index")
         record["generation"] = call.generation
         with context.work.commit(record_name(call.record)) as file:
             file.write(json.dumps(record).encode())
@@ -227,7 +232,7 @@ class _PieceWriter:
         return reasons
 
     def _duplicates(self, refs: SegmentRefs, n_rows: int) -> dict[str, pa.Array]:
-        """duplicate_of_shard, _part, _row and similarity; null where the row is no dropped duplicate."""
+        """duplicate_of_shard and so on, and similarity; null where the row is no dropped duplicate."""
         tables = []
         for name, number in refs.barriers.values():
             bundle = self._context.bundle(name)
@@ -235,14 +240,15 @@ class _PieceWriter:
                 tables.append(bundle.table(f"dups/{number}"))
         if not tables:
             return {}
-        table = pa.concat_tables(tables)
+        table = pa.concat_tables(tables, promote_options="default")  # only some have old documents
         index = np.full(n_rows, -1, np.int64)
         # A row that an earlier stage dropped is alone in its group later, so no row stands in two tables.
         index[table["row"].to_numpy()] = np.arange(len(table))
         taken = table.take(pa.array(index, mask=index < 0))
-        names = {"shard": "duplicate_of_shard", "part": "duplicate_of_part", "shard_row": "duplicate_of_row"}
-        names["similarity"] = "similarity"
-        return {new: taken[old].combine_chunks() for old, new in names.items()}
+        names = {"source": "source", "shard": "shard", "part": "part", "shard_row": "row", "id": "id"}
+        found = {f"duplicate_of_{new}": taken[old] for old, new in names.items() if old in taken.column_names}
+        found["similarity"] = taken["similarity"]
+        return {name: column.combine_chunks() for name, column in found.items()}
 
     def _scores(self, refs: SegmentRefs) -> dict[str, pa.Array]:
         out: dict[str, pa.Array] = {}

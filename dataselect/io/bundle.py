@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import mmap
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -42,6 +42,21 @@ class BundleWriter:
         array = np.ascontiguousarray(array)
         self._add(name, array.reshape(-1).view(np.uint8).data, dtype=array.dtype.str, shape=list(array.shape))
 
+    def add_chunks(
+        self, name: str, dtype: Any, chunks: Iterable[np.ndarray], width: int | None = None
+    ) -> int:
+        """An array that comes in parts (with `width`, of rows of so many values each); returns its length."""
+        digest, length, dtype = xxhash.xxh3_128(), 0, np.dtype(dtype)
+        for chunk in chunks:
+            data = np.ascontiguousarray(chunk, dtype).reshape(-1).view(np.uint8).data
+            digest.update(data)
+            self._file.write(data)
+            length += data.nbytes
+        n = length // (dtype.itemsize * (width or 1))
+        shape = [n] if width is None else [n, width]
+        self._added(name, length, digest.hexdigest(), dtype=dtype.str, shape=shape)
+        return n
+
     def add_table(self, name: str, table: pa.Table) -> None:
         """An Arrow table, as one IPC stream of one batch (so that the bytes depend on its values alone)."""
         sink = pa.BufferOutputStream()
@@ -51,10 +66,11 @@ class BundleWriter:
         self._add(name, sink.getvalue())
 
     def _add(self, name: str, data: Any, **extra: Any) -> None:
-        digest = xxhash.xxh3_128_hexdigest(data)
-        length = memoryview(data).nbytes
-        self._sections[name] = {"offset": self._offset, "length": length, "digest": digest, **extra}
         self._file.write(data)
+        self._added(name, memoryview(data).nbytes, xxhash.xxh3_128_hexdigest(data), **extra)
+
+    def _added(self, name: str, length: int, digest: str, **extra: Any) -> None:
+        self._sections[name] = {"offset": self._offset, "length": length, "digest": digest, **extra}
         self._file.write(bytes(_padded(length) - length))
         self._offset += _padded(length)
 
@@ -127,6 +143,10 @@ class Bundle:
         stop = shape[0] if stop is None else stop
         data = self._bytes(section["offset"] + start * row, (stop - start) * row)
         return np.frombuffer(data, dtype).reshape([stop - start, *shape[1:]])
+
+    def names(self) -> list[str]:
+        """Names of all sections."""
+        return list(self._sections)
 
     def length(self, name: str) -> int:
         """Elements of an array section, along its first axis; from the index."""

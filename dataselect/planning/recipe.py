@@ -32,7 +32,8 @@ from dataselect.stages.base import BASE_COLUMNS, ORDINAL, Stage, with_leaves
 
 RESERVED_COLUMNS = frozenset(
     {"shard", "part", "row", "id", "stage", "reason", "copies", "expected", "draw", "n_bytes", "n_words"}
-    | {"duplicate_of_shard", "duplicate_of_part", "duplicate_of_row", "similarity"}
+    | {f"duplicate_of_{what}" for what in ("shard", "part", "row", "source", "id")}
+    | {"similarity"}
     | {"text", "_row", "_dropped_by", "_reason"}
 )
 """Names that `decisions/` and the output shards use themselves."""
@@ -299,6 +300,7 @@ class _Checker:
             name = next(name for name, p in paths.items() if p == missing)
             self._mistake(f"{place}.{name}", f"file not found: {missing}")
             return None
+        paths |= {name: _absolute(path, folder) for name, path in stage.source_fields().items()}
         params = {key: with_leaves(key, value, paths) for key, value in params.items()}
         return StageSpec(use=use, params=params, folder=str(folder), stage=cls.model_validate(params))
 

@@ -16,7 +16,8 @@ does without it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
@@ -35,6 +36,8 @@ Model = Mapping[str, np.ndarray]
 Rules = dict[str, np.ndarray]
 """Rule in words -> bool[n_docs], True where a document breaks it. The first broken rule is the reason."""
 
+SOURCE = "source"
+"""Format of a parameter with a path, or a pattern of paths, that is no file of the stage's own."""
 ModelPath = Annotated[str, Field(json_schema_extra={"format": "path"})]
 """A file the stage reads: relative to the recipe; its content is part of the fingerprint."""
 
@@ -136,6 +139,8 @@ class Stage(BaseModel):
     """Bump when the output for the same input changes."""
     decide_fields: ClassVar[frozenset[str]] = frozenset()
     """Parameters that `keep` alone reads: changing one recomputes no column."""
+    outer_fields: ClassVar[frozenset[str]] = frozenset()
+    """Parameters that say what else a run reads or writes: neither `columns` nor `keep` depends on them."""
 
     kernels: ClassVar[tuple[str, ...]] = ()
     """Kernel modules that only such stages need: the fork server compiles or loads them where a recipe has
@@ -147,8 +152,15 @@ class Stage(BaseModel):
 
     def file_fields(self) -> dict[str, str]:
         """Place -> path of everything declared as a ModelPath: 'model', or 'target[0]', 'target.news'."""
+        return self._places(self._file_names())
+
+    def source_fields(self) -> dict[str, str]:
+        """Place -> path, URL or pattern of everything else that the stage reads: 'against[0]'."""
+        return self._places(self._fields_of(SOURCE))
+
+    def _places(self, names: list[str]) -> dict[str, str]:
         places: dict[str, str] = {}
-        for name in self._file_names():
+        for name in names:
             places |= dict(_leaves(name, getattr(self, name)))
         return places
 
@@ -165,8 +177,12 @@ class Stage(BaseModel):
 
     @classmethod
     def _file_names(cls) -> list[str]:
+        return cls._fields_of("path")
+
+    @classmethod
+    def _fields_of(cls, form: str) -> list[str]:
         schema = cls.model_json_schema(by_alias=False)["properties"]
-        return [name for name in cls.model_fields if "path" in json_formats(schema[name])]
+        return [name for name in cls.model_fields if form in json_formats(schema[name])]
 
     def check_files(self) -> None:
         """Raise BadModel where a file is not what the stage needs; runs before any work."""
@@ -209,7 +225,7 @@ class Stage(BaseModel):
 
     def compute_params(self) -> dict[str, Any]:
         """Parameters that `columns` or a fit depends on, files left out."""
-        skip = {"optional", "fit", *self.decide_fields, *self._file_names()}
+        skip = {"optional", "fit", *self.decide_fields, *self.outer_fields, *self._file_names()}
         return self.model_dump(mode="json", exclude=skip)
 
     def compute_fingerprint(self, file_digests: Mapping[str, str]) -> str:
@@ -287,7 +303,8 @@ class ColumnStage(Stage):
 class DedupStage(Stage):
     """Documents that share a key are duplicates of each other; one of them stays."""
 
-    decide_fields: ClassVar[frozenset[str]] = frozenset({"keep_", "as_"})
+    decide_fields: ClassVar[frozenset[str]] = frozenset({"keep_", "as_", "on_match"})
+    outer_fields: ClassVar[frozenset[str]] = frozenset({"against", "save_index"})
 
     keep_: Literal["first", "longest"] | KeepBy = Field(
         "first",
@@ -301,9 +318,35 @@ class DedupStage(Stage):
         alias="as",
         description="name of the column with the number of documents that a kept one stands for, with itself",
     )
+    against: tuple[Annotated[str, Field(json_schema_extra={"format": SOURCE})], ...] = Field(
+        (),
+        description="old documents: saved indexes (*.index), output folders of earlier runs, glob patterns "
+        "of shards",
+    )
+    on_match: Literal["keep_old", "keep_new", "mark"] = Field(
+        "keep_old",
+        description="what becomes of a document that duplicates one of `against`. keep_old: it is dropped; "
+        "keep_new: it stays, and the old one is listed in superseded/; mark: it stays, with the columns "
+        "matched (the old one's id) and matched_similarity",
+    )
+    save_index: bool = Field(
+        False, description="publish an index of the kept documents, for `against` of later runs"
+    )
 
     def output_columns(self) -> dict[str, str]:
-        return {self.as_: "int32"}
+        columns = {self.as_: "int32"}
+        if self.against and self.on_match == "mark":
+            columns |= {"matched": "large_string", "matched_similarity": "float64"}
+        return columns
+
+    def index_scheme(self) -> dict[str, Any]:
+        """What must be the same for two documents' keys to be comparable."""
+        params = self.compute_params() | {"use": self.use, "version": self.version}
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in sorted(params.items())
+            if name != "signatures"
+        }
 
     def input_columns(self) -> list[str]:
         best = self.keep_.best if isinstance(self.keep_, KeepBy) else None
@@ -334,7 +377,7 @@ class NearDedupStage(DedupStage):
     """
 
     decide_fields: ClassVar[frozenset[str]] = frozenset(
-        {"keep_", "as_", "survivors", "max_cluster", "larger_clusters"}
+        {"keep_", "as_", "on_match", "survivors", "max_cluster", "larger_clusters"}
     )
 
     threshold: float = Field(
@@ -543,3 +586,13 @@ def json_formats(schema: Mapping[str, Any]) -> set[str]:
     own = {str(schema["format"])} if "format" in schema else set()
     inner = [schema[key] for key in ("items", "additionalProperties") if isinstance(schema.get(key), dict)]
     return own.union(*(json_formats(option) for option in [*schema.get("anyOf", []), *inner]))
+
+
+def stage_labels(stages: Sequence[Stage]) -> list[str]:
+    """'ngram_importance.1' for the first stage of that kind, and so on: names of what a stage publishes."""
+    counts: Counter[str] = Counter()
+    labels = []
+    for stage in stages:
+        counts[stage.use] += 1
+        labels.append(f"{stage.use}.{counts[stage.use]}")
+    return labels
