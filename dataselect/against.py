@@ -9,12 +9,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dataselect.core.errors import BadModel, RecipeError
-from dataselect.core.pieces import SUFFIXES
+from dataselect.core.errors import BadModel, DataselectError, RecipeError
+from dataselect.core.pieces import SUFFIXES, Piece, Shard, suffix_of
 from dataselect.engine.against import OldPart
 from dataselect.engine.old_files import INDEX, SUPERSEDED
 from dataselect.io.dedup_index import SUFFIX, DedupIndex
-from dataselect.io.store import store_at
+from dataselect.io.store import each, store_at
 from dataselect.planning.recipe import Recipe
 from dataselect.planning.shards import cut_pieces, list_shards
 from dataselect.publish import read_manifest
@@ -59,15 +59,33 @@ def _index_paths(entry: str, place: str) -> list[str]:
 def _indexes(stage: DedupStage, source: str, paths: list[str]) -> list[OldPart]:
     """Parts of index files; BadModel where one can't be compared."""
     parts = []
-    if isinstance(stage, NearDedupStage) and stage.verify == "exact":
-        raise BadModel(
-            f"{source}: an index has no texts for `verify: exact`; use auto, or name the shards themselves"
-        )
     for path in paths:
         index = DedupIndex.open(path)
         index.check_scheme(stage.index_scheme(), signatures=_needs_signatures(stage))
-        parts.append(OldPart(source, path, index.bundle.digest))
+        texts = _texts(index)
+        if isinstance(stage, NearDedupStage) and stage.verify == "exact" and None in texts:
+            gone = index.text_files()[texts.index(None)][0]
+            raise BadModel(f"{path}: `verify: exact` needs the texts, but {gone} is gone; use `verify: auto`")
+        parts.append(OldPart(source, path, index.bundle.digest, texts=texts))
     return parts
+
+
+def _texts(index: DedupIndex) -> tuple[Piece | None, ...]:
+    """The files with its documents' texts that are still there, of the same size."""
+
+    def look(file: tuple[str, int]) -> Piece | None:
+        path, n_bytes = file
+        folder, _, name = path.rpartition("/")
+        suffix = suffix_of(name)
+        try:
+            entry = store_at(folder or ".").stat(name)
+        except DataselectError:  # nobody must reach what an old index points to
+            return None
+        if entry is None or entry.size != n_bytes or suffix is None:
+            return None
+        return Piece((Shard(name, path, n_bytes, entry.version),), *SUFFIXES[suffix], n_bytes=n_bytes)
+
+    return tuple(each(look, index.text_files(), far="://" in index.place))
 
 
 def _needs_signatures(stage: DedupStage) -> bool:
@@ -84,7 +102,7 @@ def _saved(stage: DedupStage, folder: str, manifest: dict[str, Any]) -> list[str
             )
         except BadModel:
             continue
-        return [] if isinstance(stage, NearDedupStage) and stage.verify == "exact" else found[label]
+        return found[label]
     return []
 
 

@@ -134,7 +134,10 @@ class DedupPhases:
     def _with_old(self, exchange: Exchange) -> Exchange:
         """With those old documents that share a key with some new one, as a segment of their own."""
         self._old_parts = self._signed()
-        parts = [[part.source, part.digest or self._digest(part.place)] for part in self._old_parts]
+        parts = [
+            [part.source, part.digest or self._digest(part.place), [text is not None for text in part.texts]]
+            for part in self._old_parts
+        ]
         made = fingerprint("match", exchange.keys, parts)
         n_partitions = self._n_partitions()
         steps = []
@@ -162,7 +165,7 @@ class DedupPhases:
                 call = SignCall(self._in.index, part.piece, name)
                 task, weight = f"sign {part.piece.name}", part.piece.n_bytes
                 steps.append(self._step(task, "against:sign_piece", call, name, "old shards", weight))
-                part = replace(part, place=name)
+                part = replace(part, place=name, texts=tuple(part.piece.singles()))
             parts.append(part)
         self._run_steps(self._phase, steps)
         return tuple(parts)
@@ -272,20 +275,16 @@ class DedupPhases:
         segment, steps = len(self._n_rows), []
         if exchange.old is None or f"rows/{segment}" not in bundle:
             return []
-        parts = Bundle(self._work, exchange.old).array("part")[bundle.array(f"rows/{segment}")]
-        for number in np.unique(parts).tolist():
-            part = self._old_parts[number]
-            if part.piece is None:
-                continue
-            made = [self._in.fingerprint, exchange.old, number, bundle.section_digest(f"rows/{segment}")]
-            name = artifact_name("shingles", fingerprint("old shingles", made))
-            call = OldShinglesCall(self._in.index, exchange.old, number, part, undecided, segment, name)
-            task = f"shingles {part.piece.name}"
-            steps.append(
-                self._step(
-                    task, "against:list_old_shingles", call, name, "undecided pairs", part.piece.n_bytes
-                )
-            )
+        old, rows = Bundle(self._work, exchange.old), bundle.array(f"rows/{segment}")
+        files = np.stack([old.array("part")[rows], old.array("text_codes")[rows].astype(np.int32)], axis=1)
+        for part, code in np.unique(files, axis=0).tolist():
+            texts = self._old_parts[part].texts[code]
+            assert texts is not None
+            made = [self._in.fingerprint, exchange.old, part, code, bundle.section_digest(f"rows/{segment}")]
+            name = artifact_name("shingles", fingerprint("old shingles", made, texts.version()))
+            call = OldShinglesCall(self._in.index, exchange.old, part, code, texts, undecided, segment, name)
+            task, weight = f"shingles {texts.name}", texts.n_bytes
+            steps.append(self._step(task, "against:list_old_shingles", call, name, "undecided pairs", weight))
             self._shingles.append((segment, name, 0))
         return steps
 

@@ -48,7 +48,7 @@ def _write(out: str, sources: Sequence[Source]) -> int:
     folder, _, file_name = out.rpartition("/")
     with store_at(folder or ("/" if out.startswith("/") else "."), durable=True).commit(file_name) as file:
         writer = BundleWriter(file)
-        meta = merge(writer, sources)
+        meta = merge(writer, sources, folder or ".")
         writer.finish(meta)
     return int(meta["n_docs"])
 

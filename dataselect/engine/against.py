@@ -9,19 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
 
 from dataselect.core.clock import Clock
+from dataselect.core.errors import DataselectError
 from dataselect.core.pieces import Piece
 from dataselect.engine.columns import ascending, describe_texts
 from dataselect.engine.exact import ShingleSink
 from dataselect.engine.job import Context, figures
 from dataselect.io.bundle import BundleWriter
-from dataselect.io.dedup_index import INDEX_BITS, DedupIndex, IndexedDocs
+from dataselect.io.dedup_index import INDEX_BITS, VALUES, DedupIndex, IndexedDocs
 from dataselect.io.reader import iter_piece
 from dataselect.io.rows import iter_rows
 from dataselect.stages.base import DedupStage, NearDedupStage, Texts
@@ -42,7 +42,9 @@ class OldPart:
     digest: str = ""
     """Of an index that was given."""
     piece: Piece | None = None
-    """Shards with the texts of what `place` holds; None: only the index is there."""
+    """Shards that are signed in this run."""
+    texts: tuple[Piece | None, ...] = ()
+    """Where the documents' texts can be read again; None for what is gone."""
 
     def open(self, context: Context) -> DedupIndex:
         """BadModel where an index is gone or not whole."""
@@ -66,11 +68,18 @@ def sign_piece(context: Context, call: SignCall) -> Figures:
     stage = cast("DedupStage", context.stages[call.stage])
     signed = _Signed(stage, context.job.read.id is not None)
     spec = replace(context.job.read, segment_bytes=_ONE_SEGMENT)
+    n_rows = n_bad = 0
     for code, single in enumerate(call.piece.singles()):
         for batch in iter_piece(single, spec, clock=clock):
             context.report(batch.n_rows, batch.n_bytes_read)
             signed.add(code, single.part, batch.rows, batch.texts, batch.ids)
+            n_rows, n_bad = n_rows + batch.n_rows, n_bad + len(batch.bad)
             clock.lap("sign")
+    if n_rows and n_rows == n_bad:
+        raise DataselectError(
+            f"{call.piece.name} of `against`: none of its {n_rows:,} rows has a text (input.text: "
+            f"{context.job.read.text})"
+        )
     docs = signed.docs([shard.name for shard in call.piece.shards])
     digest = context.commit(call.artifact, lambda writer: docs.write(writer, stage.index_scheme()))
     return {"digest": digest} | figures(clock)
@@ -99,6 +108,8 @@ class _Signed:
             "shard_codes": np.full(len(with_keys), code),
             "parts": np.full(len(with_keys), part),
             "shard_rows": rows[with_keys],
+            "text_codes": np.full(len(with_keys), code),
+            "text_rows": rows[with_keys],
         }
         for name, values in found.items():
             if values is not None:
@@ -115,7 +126,7 @@ class _Signed:
         for name in ("keys", "rows", "check"):
             arrays[name] = arrays[name][order] if name in arrays else None
         ids = pa.concat_arrays(self._ids) if self._has_ids else None
-        return IndexedDocs(**{"signatures": None, **arrays}, ids=ids, shards=shards)
+        return IndexedDocs(**{"signatures": None, **arrays}, ids=ids, shards=shards, texts=())
 
 
 @dataclass(frozen=True)
@@ -190,7 +201,7 @@ def gather_old(context: Context, call: GatherCall) -> Figures:
 
     The sections of an exchange file (keys, rows, check, index, signature_rows, signatures) and of an index
     (text_hash, shard_codes, parts, shard_rows, id_offsets, id_bytes; `shards` has their source, too), and
-    part int32, part_row int64, has_text bool.
+    part int32, has_text bool; text_codes count from 0 in each part.
     """
     clock = Clock()
     matches = [context.bundle(name) for name in call.matches]
@@ -217,16 +228,21 @@ def gather_old(context: Context, call: GatherCall) -> Figures:
             width = there[0][1].section("signatures").shape[1]
             values = (part.section("signatures")[rows] for _, part, rows in there)
             writer.add_chunks("signatures", np.uint8, values, width)
-        for name, dtype in (("text_hash", np.uint64), ("parts", np.int32), ("shard_rows", np.int64)):
+        for name, dtype in (VALUES | {"text_codes": np.uint32}).items():
             writer.add_chunks(name, dtype, (part.section(name)[rows] for _, part, rows in there))
         _add_names(writer, call.parts, there)
         writer.add_chunks("part", np.int32, (np.full(len(rows), k) for k, _, rows in there))
-        writer.add_chunks("part_row", np.int64, (rows for *_, rows in there))
-        texts = (np.full(len(rows), call.parts[k].piece is not None) for k, _, rows in there)
-        writer.add_chunks("has_text", np.bool_, texts)
+        writer.add_chunks(
+            "has_text", np.bool_, (_has_text(call.parts[k], part, rows) for k, part, rows in there)
+        )
         return {"n_docs": int(firsts[-1]), "n_rows": int(firsts[-1])}
 
     return {"digest": context.commit(call.artifact, fill)} | figures(clock)
+
+
+def _has_text(part: OldPart, index: DedupIndex, rows: np.ndarray) -> np.ndarray:
+    there = np.array([text is not None for text in part.texts], bool)
+    return there[index.section("text_codes")[rows]]
 
 
 def _rows_of(matches: list[Any], part: int) -> np.ndarray:
@@ -286,9 +302,11 @@ class OldShinglesCall:
     stage: int
     old: str
     """Artifact of `gather_old`."""
-    number: int
-    """Of the part among the parts."""
-    part: OldPart
+    part: int
+    """Number of the part among the parts."""
+    code: int
+    """Of the file among the part's texts."""
+    texts: Piece
     undecided: str
     """Artifact of `join_groups` with the rows."""
     segment: int
@@ -297,25 +315,29 @@ class OldShinglesCall:
 
 
 def list_old_shingles(context: Context, call: OldShinglesCall) -> Figures:
-    """Shingle sets of old documents of one piece, as `exact.list_shingles` gives those of new ones."""
+    """Shingle sets of old documents of one file, as `exact.list_shingles` gives those of new ones.
+
+    A document whose text is not the one that was signed (the file was made anew, or the text edited after the
+    dedup) has an empty set; see `exact.exact_similarities`.
+    """
     clock = Clock()
-    stage, piece = cast("NearDedupStage", context.stages[call.stage]), cast("Piece", call.part.piece)
-    old, index = context.bundle(call.old), call.part.open(context)
+    sink = ShingleSink(cast("NearDedupStage", context.stages[call.stage]))
+    old = context.bundle(call.old)
     rows = context.bundle(call.undecided).array(f"rows/{call.segment}")
-    rows = rows[old.array("part")[rows] == call.number]
-    numbers = old.array("part_row")[rows]
-    codes, shard_rows = (index.section(name)[numbers] for name in ("shard_codes", "shard_rows"))
+    rows = rows[(old.array("part")[rows] == call.part) & (old.array("text_codes")[rows] == call.code)]
+    text_rows, text_hash = (old.array(name)[rows] for name in ("text_rows", "text_hash"))
+    order = np.argsort(text_rows)
+    rows, text_rows, text_hash = rows[order], text_rows[order], text_hash[order]
     spec = replace(context.job.read, segment_bytes=_ONE_SEGMENT)
-    sink = ShingleSink(stage)
-    bounds = np.searchsorted(codes, np.arange(len(piece.shards) + 1))
-    for single, (start, stop) in zip(piece.singles(), pairwise(bounds.tolist()), strict=True):
-        if start == stop:
-            continue
-        for _, found, texts, n_bytes in iter_rows(single, spec, {0: shard_rows[start:stop]}):
-            context.report(len(found), n_bytes)
-            clock.lap("read")
-            sink.add(Texts(texts))
-            clock.lap("shingles")
+    for _, found, texts, n_bytes in iter_rows(call.texts, spec, {0: text_rows}):
+        context.report(len(found), n_bytes)
+        same = np.zeros(len(found), bool)
+        if len(texts) == len(found):
+            wanted = text_hash[np.searchsorted(text_rows, found)]
+            same = describe_texts(texts, None)["text_hash"][:, 0] == wanted
+        clock.lap("read")
+        sink.add(Texts(texts.filter(pa.array(same)) if same.any() else texts[:0]), same)
+        clock.lap("shingles")
 
     def fill(writer: BundleWriter) -> dict[str, Any]:
         sink.write(writer, 0, rows)

@@ -350,7 +350,9 @@ class Comparer:
         at = np.searchsorted(self._exact_pairs, pairs[open_pairs])
         known = at < len(self._exact_pairs)
         known[known] = self._exact_pairs[at[known]] == pairs[open_pairs[known]]
-        similarity[open_pairs[known]] = self._exact[at[known]]
+        exact = self._exact[at[known]]
+        gone = np.isnan(exact)  # old documents whose texts have changed
+        similarity[open_pairs[known]] = np.where(gone, estimates[open_pairs[known]], exact)
         duplicate[open_pairs] = similarity[open_pairs] >= self._stage.threshold
         missing = np.zeros(len(pairs), bool)
         missing[open_pairs[~known]] = True

@@ -72,16 +72,20 @@ class ShingleSink:
         self._sizes = [np.zeros(1, np.int64)]
         self._hashes = [np.empty(0, np.uint64)]
 
-    def add(self, texts: Texts) -> None:
-        """Texts of the next rows."""
+    def add(self, texts: Texts, usable: np.ndarray | None = None) -> None:
+        """Texts of the next rows; those where usable (bool[n_rows]) is False have none, and an empty set."""
         offsets, hashes = self._stage.shingle_sets(texts)
-        self._sizes.append(np.diff(offsets))
+        sizes = np.zeros(len(texts) if usable is None else len(usable), np.int64)
+        sizes[slice(None) if usable is None else usable] = np.diff(offsets)
+        self._sizes.append(sizes)
         self._hashes.append(hashes)
 
     def write(self, writer: BundleWriter, index: int, rows: np.ndarray) -> None:
         """Sections rows, offsets and hashes, each with /<index>."""
         writer.add_array(f"rows/{index}", rows)
-        writer.add_array(f"offsets/{index}", np.cumsum(np.concatenate(self._sizes)))
+        offsets = np.cumsum(np.concatenate(self._sizes))
+        missing = len(rows) + 1 - len(offsets)  # rows that the file no longer has
+        writer.add_array(f"offsets/{index}", np.pad(offsets, (0, missing), "edge"))
         writer.add_array(f"hashes/{index}", np.concatenate(self._hashes))
 
 
@@ -99,7 +103,10 @@ class ExactCall:
 
 
 def exact_similarities(context: Context, call: ExactCall) -> Figures:
-    """Jaccard similarity of shingle sets, |A and B| / |A or B|: sections pairs uint64, similarity float64."""
+    """Jaccard similarity of shingle sets, |A and B| / |A or B|: sections pairs uint64, similarity float64.
+
+    NaN where the text of one is gone, whose set is empty then.
+    """
     from dataselect.kernels.jaccard import count_common
 
     clock = Clock()
@@ -117,7 +124,8 @@ def exact_similarities(context: Context, call: ExactCall) -> Figures:
         common = np.empty(stop - start, np.int64)
         count_common(offsets, hashes, a, b, common)
         size = np.diff(offsets)
-        similarity[start:stop] = common / (size[a] + size[b] - common)
+        found = common / (size[a] + size[b] - common)
+        similarity[start:stop] = np.where(np.minimum(size[a], size[b]) > 0, found, np.nan)
         start = stop
 
     def fill(writer: BundleWriter) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
@@ -11,7 +12,7 @@ from dataselect.engine.columns import ascending
 from dataselect.engine.inputs import SegmentRefs, input_columns
 from dataselect.engine.job import Context
 from dataselect.io.bundle import BundleWriter
-from dataselect.io.dedup_index import SUFFIX, IndexedDocs
+from dataselect.io.dedup_index import SUFFIX, IndexedDocs, relative_to
 from dataselect.io.writers import HashingFile, TableWriter
 from dataselect.stages.base import DedupStage, stage_labels
 
@@ -23,13 +24,20 @@ INDEX = "index"
 """Folders of a generation."""
 
 
-def write_side_files(context: Context, call: WriteCall, alive: list[np.ndarray]) -> dict[str, Any]:
-    """Files by kind ('index/minhash_dedup.1', 'superseded'); alive: bool[n_rows] of every segment."""
-    files = {}
+def write_side_files(
+    context: Context, call: WriteCall, written: list[np.ndarray], shard: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Files by kind ('index/minhash_dedup.1', 'superseded').
+
+    written: int64[n_rows] for every segment, how often each row is in the output shard; shard: its entry.
+    """
+    files, alive = {}, [copies > 0 for copies in written]
     labels = stage_labels(context.stages)
     for stage, keys in call.index_keys:
-        docs = _indexed(context, call, keys, alive)
-        if docs is not None:
+        docs = _indexed(context, call, keys, written)
+        if docs is not None and shard is not None:
+            folder = f"{call.generation}/{INDEX}/{labels[stage]}/{call.piece.name}".rpartition("/")[0]
+            docs = replace(docs, texts=[(relative_to(folder, shard["name"]), shard["n_bytes"])])
             files[f"{INDEX}/{labels[stage]}"] = _write_index(context, call, stage, labels[stage], docs)
     table = _superseded(context, call, alive)
     if table is not None and len(table):
@@ -60,20 +68,24 @@ def _write_index(
 
 
 def _indexed(
-    context: Context, call: WriteCall, keys: tuple[str, ...], alive: list[np.ndarray]
+    context: Context, call: WriteCall, keys: tuple[str, ...], written: list[np.ndarray]
 ) -> IndexedDocs | None:
     """The kept documents with keys; None where there are none."""
     parts: dict[str, list[Any]] = {}
-    n_docs = 0
-    for refs, name, kept in zip(call.segments, keys, alive, strict=True):
+    n_docs = n_written = 0
+    for refs, name, copies in zip(call.segments, keys, written, strict=True):
         bundle, base = context.bundle(name), context.bundle(refs.base)
-        chosen = np.flatnonzero(kept[bundle.array("rows")])
+        text_rows = np.cumsum(copies) - copies + n_written
+        n_written += int(copies.sum())
+        chosen = np.flatnonzero((copies > 0)[bundle.array("rows")])
         rows = bundle.array("rows")[chosen]
         with_keys = np.unique(rows)
         found: dict[str, Any] = {
             "keys": bundle.array("keys")[chosen],
             "rows": np.searchsorted(with_keys, rows) + n_docs,
             "text_hash": base.array("text_hash")[with_keys, 0],
+            "text_codes": np.zeros(len(with_keys)),
+            "text_rows": text_rows[with_keys],
         }
         if "check" in bundle:
             found["check"] = bundle.array("check")[chosen]
@@ -97,7 +109,7 @@ def _indexed(
     for key in {"keys", "rows", "check"} & set(arrays):
         arrays[key] = arrays[key][order]
     shards = [shard.name for shard in call.piece.shards]
-    return IndexedDocs(**{"check": None, "signatures": None, **arrays}, ids=ids, shards=shards)
+    return IndexedDocs(**{"check": None, "signatures": None, **arrays}, ids=ids, shards=shards, texts=())
 
 
 def _places(context: Context, refs: SegmentRefs, rows: np.ndarray) -> dict[str, Any]:

@@ -95,7 +95,8 @@ def write_piece(context: Context, call: WriteCall) -> dict[str, Any]:
         clock.lap("decisions")
         record["files"] |= writer.write_rows()
         clock.lap("write")
-        record["files"] |= write_side_files(context, call, [r.alive for r in resolved])
+        written = [_times_written(context, r) for r in resolved]
+        record["files"] |= write_side_files(context, call, written, record["files"].get("shards"))
         clock.lap("index")
         record["generation"] = call.generation
         with context.work.commit(record_name(call.record)) as file:
@@ -114,7 +115,7 @@ def _ledger(context: Context, call: WriteCall, resolved: list[Resolution]) -> di
     return {
         "rows_in": len(ended),
         "rows_kept": int((ended == KEPT).sum()),
-        "rows_written": sum(_n_written(context, r) for r in resolved),
+        "rows_written": int(sum(_times_written(context, r).sum() for r in resolved)),
         "rows_dropped": int((ended >= 0).sum()),
         "rows_quarantined": int((ended == QUARANTINED).sum()),
         "rows_unsampled": int((ended == UNSAMPLED).sum()),
@@ -124,9 +125,10 @@ def _ledger(context: Context, call: WriteCall, resolved: list[Resolution]) -> di
     }
 
 
-def _n_written(context: Context, resolution: Resolution) -> int:
-    rows = resolution.copies if context.job.output.copies == "repeat" else resolution.alive
-    return int(rows.sum())
+def _times_written(context: Context, resolution: Resolution) -> np.ndarray:
+    """int64[n_rows]"""
+    repeats = context.job.output.copies == "repeat"
+    return resolution.copies if repeats else resolution.alive.astype(np.int64)
 
 
 def add_ledgers(a: Any, b: Any) -> Any:

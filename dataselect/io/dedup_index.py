@@ -12,12 +12,16 @@ One bundle (io.bundle). Documents are numbered from 0; every key of a document i
     parts         int32[n_docs]            as in `decisions/` of the run that saw the document
     shard_rows    int64[n_docs]
     id_offsets    int64[n_docs + 1]        of id_bytes (UTF-8); no id is an empty one
+    text_codes    uint32[n_docs]           into the table `texts`: the file that holds the document's text
+    text_rows     int64[n_docs]            ... and its row there
 
 meta: format, scheme (what decides whether keys can be compared), n_docs, merged (digests of its parts).
 """
 
 from __future__ import annotations
 
+import os
+import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -36,6 +40,8 @@ SUFFIX = ".index"
 INDEX_BITS = 10
 """Entries are indexed by the top bits of their keys: a reader of one partition reads one range."""
 _BLOCK = 1 << 20
+VALUES = {"text_hash": np.uint64, "parts": np.int32, "shard_rows": np.int64, "text_rows": np.int64}
+"""Sections with a number for each document that stays as it is when documents are put together."""
 MAX_DOCS = 1 << 32
 
 
@@ -60,6 +66,10 @@ class IndexedDocs:
     ids: pa.Array | None
     """large_string[n_docs]"""
     shards: Sequence[str]
+    text_codes: np.ndarray
+    text_rows: np.ndarray
+    texts: Sequence[tuple[str, int]]
+    """Files with the texts, from the index' folder, and their bytes."""
 
     def write(self, writer: BundleWriter, scheme: Mapping[str, Any]) -> dict[str, Any]:
         """All sections; returns the meta."""
@@ -82,7 +92,10 @@ class IndexedDocs:
             data = data[offsets[0] : offsets[-1]]
         writer.add_array("id_offsets", offsets - offsets[0])
         writer.add_array("id_bytes", data)
+        writer.add_array("text_codes", self.text_codes.astype(np.uint32))
+        writer.add_array("text_rows", self.text_rows.astype(np.int64))
         writer.add_table("shards", pa.table({"name": pa.array(self.shards, pa.string())}))
+        writer.add_table("texts", _texts_table(self.texts))
         return {"format": FORMAT, "scheme": dict(scheme), "n_docs": n_docs, "merged": []}
 
 
@@ -157,6 +170,12 @@ class DedupIndex:
         names: list[str] = self.bundle.table("shards")["name"].to_pylist()
         return names
 
+    def text_files(self) -> list[tuple[str, int]]:
+        """(path or URL, bytes) of the files with the documents' texts, where they were when it was made."""
+        table = self.bundle.table("texts").to_pydict()
+        folder = self.place.rpartition("/")[0] or "."
+        return [(_joined(folder, name), n) for name, n in zip(table["name"], table["n_bytes"], strict=True)]
+
     def ids(self, docs: np.ndarray) -> pa.Array:
         """large_string[n]: ids of documents; empty where they have none."""
         return indexed_ids(self.section("id_offsets"), self.section("id_bytes"), docs)
@@ -172,6 +191,26 @@ class DedupIndex:
         """Document numbers, some at a time."""
         for start in range(0, self.n_docs, _BLOCK):
             yield np.arange(start, min(start + _BLOCK, self.n_docs))
+
+
+def _texts_table(texts: Sequence[tuple[str, int]]) -> pa.Table:
+    names, sizes = zip(*texts, strict=True) if texts else ((), ())
+    return pa.table({"name": pa.array(names, pa.string()), "n_bytes": pa.array(sizes, pa.int64())})
+
+
+def _joined(folder: str, name: str) -> str:
+    """A path from a folder, which may be on an object store."""
+    if "://" in name or name.startswith("/"):
+        return name
+    scheme, separator, path = folder.rpartition("://")
+    return scheme + separator + posixpath.normpath(f"{path}/{name}")
+
+
+def relative_to(folder: str, path: str) -> str:
+    """`path` as seen from a folder of the same store, else as it is."""
+    if "://" in path or "://" in folder:
+        return path
+    return os.path.relpath(path, folder).replace(os.sep, "/")
 
 
 def indexed_ids(offsets: np.ndarray, data: np.ndarray, docs: np.ndarray) -> pa.Array:
@@ -213,8 +252,8 @@ class Source:
         return docs if self.keep is None else docs[self.keep[docs]]
 
 
-def merge(writer: BundleWriter, sources: Sequence[Source]) -> dict[str, Any]:
-    """Write one index of several, in this order; returns the meta.
+def merge(writer: BundleWriter, sources: Sequence[Source], folder: str) -> dict[str, Any]:
+    """Write one index of several, in this order, into `folder`; returns the meta.
 
     Memory: a range of the keys (a thousandth), and 9 bytes for every document of a source that loses some.
     Raises BadModel where schemes differ, DataselectError where there are too many documents.
@@ -236,14 +275,18 @@ def merge(writer: BundleWriter, sources: Sequence[Source]) -> dict[str, Any]:
     if "signatures" in first.bundle:
         width = first.section("signatures").shape[1]
         writer.add_chunks("signatures", np.uint8, _values(sources, "signatures"), width)
-    for name, dtype in (("text_hash", np.uint64), ("parts", np.int32), ("shard_rows", np.int64)):
+    for name, dtype in VALUES.items():
         writer.add_chunks(name, dtype, _values(sources, name))
-    bases = np.concatenate([[0], np.cumsum([len(source.index.shards) for source in sources])]).tolist()
-    writer.add_chunks("shard_codes", np.uint32, _values(sources, "shard_codes", bases))
+    files = [source.index.text_files() for source in sources]
+    for name, tables in (("shard_codes", [source.index.shards for source in sources]), ("text_codes", files)):
+        bases = np.concatenate([[0], np.cumsum([len(table) for table in tables])]).tolist()
+        writer.add_chunks(name, np.uint32, _values(sources, name, bases))
     writer.add_chunks("id_offsets", np.int64, _id_offsets(sources))
     writer.add_chunks("id_bytes", np.uint8, _id_bytes(sources))
     names = [source.prefix + name for source in sources for name in source.index.shards]
     writer.add_table("shards", pa.table({"name": pa.array(names, pa.string())}))
+    texts = [(relative_to(folder, path), n) for part in files for path, n in part]
+    writer.add_table("texts", _texts_table(texts))
     merged = [d for s in sources for d in (s.index.bundle.meta["merged"] or [s.index.bundle.digest])]
     return {"format": FORMAT, "scheme": first.scheme, "n_docs": firsts[-1], "merged": merged}
 
