@@ -527,7 +527,8 @@ def index_show(
 
     def render(shown: dict[str, Any]) -> str:
         scheme = ", ".join(f"{name} {value}" for name, value in shown["scheme"].items())
-        return f"{shown['index']}: {shown['docs']:,} documents, {shown['bytes'] / 1e6:,.1f} MB; {scheme}"
+        texts = f"{shown['texts']['there']:,} of {shown['texts']['files']:,} files with their texts are there"
+        return f"{shown['index']}: {shown['docs']:,} documents; {texts}; {scheme}"
 
     _print(show_index(index), as_json, render)
 

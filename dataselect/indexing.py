@@ -140,9 +140,6 @@ def show_index(name: str) -> dict[str, Any]:
     """What an index holds; it is read whole, to see that it is not damaged. BadModel where it is."""
     index = DedupIndex.open(name)
     index.check_whole()
-    n_bytes = sum(
-        index.bundle.length(section) and index.section(section).nbytes
-        for section in index.bundle.names()
-        if section != "shards"
-    )
-    return {"index": name, "docs": index.n_docs, "bytes": n_bytes, "scheme": index.scheme}
+    there = [is_file(path) for path, _ in index.text_files()]
+    texts = {"files": len(there), "there": sum(there)}
+    return {"index": name, "docs": index.n_docs, "texts": texts, "scheme": index.scheme}

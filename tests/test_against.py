@@ -276,6 +276,10 @@ def test_a_damaged_index_is_found_when_it_is_checked(days):
     folder, *_ = days
     day_one(folder)
     assert corpora.cli("index", "merge", folder / "all.index", folder / "day1")[0] == 0
+    shown = json.loads(corpora.cli("index", "show", folder / "all.index", "--json")[1])
+    assert shown["docs"] == 150
+    assert shown["texts"] == {"files": 1, "there": 1}
+    assert "150 documents; 1 of 1 files" in corpora.cli("index", "show", folder / "all.index")[1]
     data = bytearray((folder / "all.index").read_bytes())
     data[len(data) // 3] ^= 255
     (folder / "all.index").write_bytes(data)

@@ -43,18 +43,7 @@ LEVELS = [
     {"__main__", "__init__"},
 ]
 # One group of modules, not layers.
-FREE_SIBLINGS = {
-    "runner",
-    "walk",
-    "dedups",
-    "publish",
-    "card",
-    "training",
-    "sketching",
-    "compare",
-    "mixing",
-    "against",
-}
+FREE_SIBLINGS = LEVELS[5]
 WORKERS_ONLY = {"engine/preload.py"}  # imported by the fork server
 
 

@@ -93,6 +93,7 @@ def _clusters(dedup: dict[str, Any]) -> list[str]:
     compared += f", {dedup['n_exact']:,} of them exactly" if dedup["n_exact"] else ""
     places = [row["id"] or f"{row['shard']}:{row['row']}" for row in (largest["kept"], *largest["dropped"])]
     dots = ", ..." if largest["size"] > len(places) else ""
+    compared += f", {dedup['n_matched_old']:,} documents match old ones" if "n_matched_old" in dedup else ""
     found = f"{name}: {clusters['n']:,} clusters{compared}"
     return [f"{found}; the largest has {largest['size']:,} documents ({', '.join(places)}{dots})"]
 
