@@ -58,8 +58,8 @@ class DedupInputs:
     """Rows of each shard of each segment: a row that moves to the next shard keeps its document number."""
     pieces: tuple[Piece, ...]
     mask: str
-    score: tuple[int, list[str]] | None
-    """Stage and column digests of the score that `keep: {best: ...}` names."""
+    ranked_by: tuple[Any, ...]
+    """What decides, for each segment, the columns that `keep` goes by."""
     against: tuple[OldPart, ...]
     """Old documents; `place` of those in shards is left open."""
     base: str
@@ -75,6 +75,8 @@ class DedupPhases:
         self._n_rows = tuple(refs.n_rows for refs in given.segments)
         self._shingles: list[tuple[int, str, int]] = []
         self._old_parts: tuple[OldPart, ...] = ()
+        self.ranks = ""
+        """Artifact of `rank_rows`, where `keep` needs one; known after `run`."""
         names = tuple((tuple(shard.name for shard in p.shards), p.part) for p in given.pieces)
         self._places = Places(tuple(refs.piece for refs in given.segments), names)
         self._where = fingerprint(
@@ -90,7 +92,8 @@ class DedupPhases:
         bases = tuple(refs.base for refs in self._in.segments)
         exchange = Exchange(self._in.index, self._in.keys, bases, self._n_rows, self._in.mask)
         if self._in.stage.keep_ != "first":
-            exchange = replace(exchange, ranks=self._ranks(exchange))
+            self.ranks = self._ranks(exchange)
+            exchange = replace(exchange, ranks=self.ranks)
         if self._in.against:
             exchange = self._with_old(exchange)
         groups = self._groups(exchange)
@@ -117,11 +120,10 @@ class DedupPhases:
         return [Bundle(self._work, name).digest for name in names]
 
     def _ranks(self, exchange: Exchange) -> str:
-        column_stage, scores = self._in.score or (None, [])
         keep = self._in.stage.model_dump(mode="json", include={"keep_"})
-        key = fingerprint("rank", keep, exchange.bases, self._n_rows, scores, self._where)
+        key = fingerprint("rank", keep, exchange.bases, self._n_rows, self._in.ranked_by, self._where)
         name = artifact_name("ranks", key)
-        call = RankCall(exchange, self._in.segments, self._places, column_stage, name)
+        call = RankCall(exchange, self._in.segments, self._places, name)
         return self._one(self._step("rank", "dedup:rank_rows", call, name, "scores, lengths or shards"))
 
     def _n_partitions(self) -> int:

@@ -560,6 +560,7 @@ def _report(prepared: Prepared, walk: Walk, figures: Figures, outcome: Outcome) 
         "field_misfits": walk.field_misfits(),
         "left_out": prepared.recipe.left_out,
         "reads_of_text": len(_reads(prepared.inputs)),
+        "notes": [f"{stages[i].use}: {note}" for i in sorted(walk.notes) for note in walk.notes[i]],
         "dedups": [walk.dedup_figures(i) for i in sorted(walk.dedup_artifacts)],
         "tasks": {
             "run": decisions.count("run"),

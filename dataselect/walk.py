@@ -128,6 +128,8 @@ class Walk:
         self.bad_shards: dict[str, str] = {}
         self.model_artifacts: dict[int, str] = {}
         self.dedup_artifacts: dict[int, str] = {}
+        self.notes: dict[int, list[str]] = {}
+        """What stages say of their run; see Stage.notes."""
         self._model_digests: dict[int, str] = {}
         self._refs: list[SegmentRefs] = []
         self._shard_rows: list[list[int]] = []
@@ -173,12 +175,12 @@ class Walk:
                 steps.append((f"fit {self._label(read.opened_by)}", 1))
             steps.append((f"read {number + 1}", len(self._in.pieces)))
             for i in range(bounds[number], bounds[number + 1]):
+                if self._looks_up(i):
+                    steps.append((f"look up {self._label(i)}", len(self._in.pieces)))
                 if isinstance(self._in.stages[i], DedupStage):
                     steps.append((f"dedup {self._label(i)}", 3))
                 elif isinstance(self._in.stages[i], SelectStage):
                     steps.append((f"select {self._label(i)}", 2))
-                elif self._looks_up(i):
-                    steps.append((f"look up {self._label(i)}", len(self._in.pieces)))
         return [*steps, ("write", len(self._in.pieces))]
 
     def _phase(self, name: str, planned: Sequence[Planned], *, blocks: bool = True) -> list[Any]:
@@ -513,16 +515,8 @@ class Walk:
         assert isinstance(stage, DedupStage)
         phase = f"dedup {self._label(i)}"
         mask = self._mask(i, phase)
-        scored = stage.input_columns()
-        column_stage = self.column_stages()[scored[0]] if scored else None
-        score = (
-            None
-            if column_stage is None
-            else (
-                column_stage,
-                [self._column_digest(number, column_stage) for number in range(len(self._refs))],
-            )
-        )
+        key_columns, rank_columns = stage.key_columns(), stage.rank_columns()
+        counts = self._look_up_pieces(i, mask, key_columns) if key_columns else Counter[str]()
         segments = self._all_reaching()
         given = DedupInputs(
             index=i,
@@ -535,11 +529,15 @@ class Walk:
             shard_rows=tuple(tuple(rows) for rows in self._shard_rows),
             pieces=tuple(state.piece for state in self.pieces),
             mask=mask,
-            score=score,
+            ranked_by=tuple(self._input_artifacts(n, rank_columns) for n in range(len(segments))),
             against=self._in.against.get(i, ()),
             base=self._base_fingerprint(),
         )
-        name = DedupPhases(given, self._work, self._run_steps).run()
+        phases = DedupPhases(given, self._work, self._run_steps)
+        name = phases.run()
+        if rank_columns:
+            counts["n_unranked"] = Bundle(self._work, phases.ranks).meta["n_unranked"]
+        self.notes[i] = stage.notes(counts, {})
         self.dedup_artifacts[i] = name
         listed = ("supersedes",) if stage.against and stage.on_match == "keep_new" else ()
         self._set_barrier(i, name, ("keep", "dups", "columns", *listed))
@@ -571,7 +569,7 @@ class Walk:
         fitted = [s for s in scored if isinstance(self._in.stages[s], FittedStage)]
         models = tuple((s, self.model_artifacts[s]) for s in fitted if s in self.model_artifacts)
         segments = self._all_reaching()
-        scores = [self._input_artifacts(number, stage) for number in range(len(segments))]
+        scores = [self._input_artifacts(number, stage.input_columns()) for number in range(len(segments))]
         frozen = self._in.given_models.get(i)
         key = fingerprint(
             "select",
@@ -588,9 +586,9 @@ class Walk:
         self.model_artifacts[i] = name
         self._set_barrier(i, name, ("keep", "copies") if stage.repeats() else ("keep",))
 
-    def _input_artifacts(self, number: int, stage: Stage) -> list[Any]:
-        """What decides the stage's input columns over a segment; base columns are in its `base`."""
-        names, stages = stage.input_columns(), self.column_stages()
+    def _input_artifacts(self, number: int, names: list[str]) -> list[Any]:
+        """What decides these columns of a segment; base columns are in its `base`."""
+        stages = self.column_stages()
         decided = [self._column_digest(number, stages[name]) for name in names if name in stages]
         return [names, decided, self._fields_and_place(self._refs[number], names)]
 
@@ -604,15 +602,22 @@ class Walk:
 
     def _looks_up(self, i: int) -> bool:
         stage = self._in.stages[i]
+        if isinstance(stage, DedupStage):
+            return bool(stage.key_columns())
         return isinstance(stage, ColumnStage) and bool(stage.output_columns())
 
     def _look_up_columns(self, i: int) -> None:
-        """Columns from columns: one task a piece, which opens no shard."""
         stage = self._in.stages[i]
         assert isinstance(stage, ColumnStage)
-        phase = f"look up {self._label(i)}"
-        mask = self._mask(i, phase)
-        masks = Bundle(self._work, mask)
+        mask = self._mask(i, f"look up {self._label(i)}")
+        counts, model = self._look_up_pieces(i, mask, stage.input_columns()), self.model_artifacts.get(i)
+        small = {} if model is None else Bundle(self._work, model).arrays(_SMALL_BYTES)
+        stage.check_counts(counts, small)
+        self.notes[i] = stage.notes(counts, small)
+
+    def _look_up_pieces(self, i: int, mask: str, names_in: list[str]) -> Counter[str]:
+        """Columns or keys from columns: one task a piece, which opens no shard; sums of what they counted."""
+        phase, masks = f"look up {self._label(i)}", Bundle(self._work, mask)
         model, planned = self.model_artifacts.get(i), []
         for state in self.pieces:
             first = self._first_number[id(state)]
@@ -620,7 +625,7 @@ class Walk:
             names = []
             for k, refs in enumerate(segments):
                 alive = masks.section_digest(f"alive/{first + k}")
-                inputs = [refs.base, self._input_artifacts(first + k, stage), alive]
+                inputs = [refs.base, self._input_artifacts(first + k, names_in), alive]
                 names.append(
                     artifact_name("columns", fingerprint("look up", self._in.stage_fingerprints[i], inputs))
                 )
@@ -637,8 +642,7 @@ class Walk:
         counts: Counter[str] = Counter()
         for refs in self._refs:
             counts.update(Bundle(self._work, refs.columns[i]).meta["counts"])
-        small = {} if model is None else Bundle(self._work, model).arrays(_SMALL_BYTES)
-        stage.check_counts(counts, small)
+        return counts
 
     def column_stages(self) -> dict[str, int]:
         """Column name -> index of the stage that adds it."""

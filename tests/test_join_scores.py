@@ -260,7 +260,7 @@ def test_parameters_that_do_not_fit(params, message):
 def test_an_id_is_needed_for_a_join_by_id(tmp_path):
     recipe = project(tmp_path)
     write(tmp_path, id=IDS, score=SCORES)
-    with pytest.raises(RecipeError, match="no earlier stage adds the column 'id'"):
+    with pytest.raises(RecipeError, match=r"join_scores goes by the documents' ids"):
         dataselect.plan(recipe, sets=["input.id=null"])
 
 

@@ -19,7 +19,7 @@ from dataselect.core.clock import Clock
 from dataselect.core.errors import DataselectError
 from dataselect.engine.columns import pack
 from dataselect.engine.docs import DocNames, Docs, Exchange, Places, packed, unpacked
-from dataselect.engine.inputs import SegmentRefs, stage_column
+from dataselect.engine.inputs import SegmentRefs, input_columns
 from dataselect.engine.job import Context, figures
 from dataselect.engine.old_matches import OldMatches
 from dataselect.engine.survivors import Edges, Rule, rule_of
@@ -27,6 +27,7 @@ from dataselect.io.bundle import Bundle, BundleWriter
 from dataselect.io.dedup_index import INDEX_BITS
 from dataselect.io.hash_index import find
 from dataselect.stages.base import BAND_BITS, DedupStage, KeepBy, NearDedupStage
+from dataselect.stages.instants import instants
 
 Figures = dict[str, Any]
 
@@ -49,22 +50,25 @@ class RankCall:
     exchange: Exchange
     segments: tuple[SegmentRefs, ...]
     places: Places
-    column_stage: int | None
-    """Stage whose column `keep: {best: ...}` names."""
     artifact: str
 
 
 def rank_rows(context: Context, call: RankCall) -> Figures:
-    """Order all documents by the stage's `keep`, best first, ties by DocId: rank_of and doc_of, uint32[n]."""
+    """Order all documents by the stage's `keep`, best first, ties by DocId: rank_of and doc_of, uint32[n].
+
+    meta n_unranked: documents that reach the stage without a value of the column that `keep` names.
+    """
     clock = Clock()
     docs = Docs(context, call.exchange)
     names = DocNames(context, call.exchange, call.places, docs)
     keep = cast("DedupStage", context.stages[call.exchange.stage]).keep_
     values = []
+    n_unranked = 0
     for segment, refs in enumerate(call.segments):
         base = context.bundle(refs.base)
-        if isinstance(keep, KeepBy) and keep.best is not None:
-            values.append(-stage_column(context, refs, cast("int", call.column_stage), keep.best))
+        if isinstance(keep, KeepBy) and keep.column is not None:
+            values.append(-_column_values(context, refs, keep))
+            n_unranked += int((np.isnan(values[-1]) & docs.alive(segment)).sum())
         elif isinstance(keep, KeepBy) and keep.source is not None:
             values.append(_source_order(keep.source, *names.shards_of(segment), refs.n_rows))
         else:
@@ -78,9 +82,19 @@ def rank_rows(context: Context, call: RankCall) -> Figures:
     def fill(writer: BundleWriter) -> dict[str, Any]:
         writer.add_array("rank_of", rank_of)
         writer.add_array("doc_of", doc_of)
-        return {}
+        return {"n_unranked": n_unranked}
 
     return {"digest": context.commit(call.artifact, fill)} | figures(clock)
+
+
+def _column_values(context: Context, refs: SegmentRefs, keep: KeepBy) -> np.ndarray:
+    """float64[n_rows] of the column that `keep` names, larger is better, NaN where there is no value."""
+    name, every = keep.column or "", np.ones(refs.n_rows, bool)
+    column = input_columns(context, refs, [name], every)[name]
+    if keep.latest is not None:
+        return instants(column)
+    values: np.ndarray = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    return values
 
 
 def _source_order(

@@ -68,12 +68,6 @@ def stage_table(context: Context, refs: SegmentRefs, stage: int) -> pa.Table:
     return bundle.table(f"columns/{number}") if f"columns/{number}" in bundle else pa.table({})
 
 
-def stage_column(context: Context, refs: SegmentRefs, stage: int, name: str) -> np.ndarray:
-    """float64[n_rows]: a numeric column of a segment, null as NaN."""
-    column = stage_table(context, refs, stage)[name].cast(pa.float64())
-    return column.to_numpy().astype(np.float64, copy=False)
-
-
 def _only(table: pa.Table, name: str) -> pa.Array:
     column = table[name]
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()

@@ -1,4 +1,4 @@
-"""Tasks of stages that make columns from columns: no shard is opened."""
+"""Tasks of stages that make columns, or the keys of a dedup, from columns: no shard is opened."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any, cast
 import numpy as np
 
 from dataselect.core.clock import Clock
-from dataselect.engine.columns import ColumnSink, unpack
+from dataselect.engine.columns import ColumnSink, KeySink, unpack
 from dataselect.engine.inputs import SegmentRefs, input_columns, row_digest
 from dataselect.engine.job import Context, figures
 from dataselect.io.bundle import BundleWriter
-from dataselect.stages.base import ORDINAL, ColumnStage, Model
+from dataselect.stages.base import ORDINAL, ColumnStage, DedupStage, Model
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,17 @@ class LookUpCall:
 
 
 def look_up_piece(context: Context, call: LookUpCall) -> dict[str, Any]:
-    """A ColumnStage's columns over the segments of a piece, for the rows that reach it."""
+    """A ColumnStage's columns, or a DedupStage's keys, of the rows of a piece that reach it."""
     clock = Clock()
-    stage, model = cast("ColumnStage", context.stages[call.stage]), context.model(call.model)
+    stage, model = context.stages[call.stage], context.model(call.model)
     masks = context.bundle(call.alive)
     for k, (refs, artifact) in enumerate(zip(call.segments, call.artifacts, strict=True)):
         if not context.work.exists(artifact):
             alive = unpack(masks.array(f"alive/{call.first_number + k}"), refs.n_rows)
-            _look_up_segment(context, stage, model, refs, alive, artifact)
+            if isinstance(stage, DedupStage):
+                _key_segment(context, stage, refs, alive, artifact)
+            else:
+                _look_up_segment(context, cast("ColumnStage", stage), model, refs, alive, artifact)
             clock.lap(f"{call.stage}:{stage.use}")
     return figures(clock)
 
@@ -57,5 +60,18 @@ def _look_up_segment(
 
     def fill(writer: BundleWriter) -> dict[str, Any]:
         return sink.write(writer, refs.n_rows) | {"counts": counts}
+
+    context.commit(artifact, fill)
+
+
+def _key_segment(
+    context: Context, stage: DedupStage, refs: SegmentRefs, alive: np.ndarray, artifact: str
+) -> None:
+    sink = KeySink()
+    sink.add(np.flatnonzero(alive), stage.keys_of(input_columns(context, refs, stage.key_columns(), alive)))
+
+    def fill(writer: BundleWriter) -> dict[str, Any]:
+        meta = sink.write(writer, refs.n_rows)
+        return meta | {"counts": {"n_without_key": int(alive.sum()) - meta["n_keys"]}}
 
     context.commit(artifact, fill)

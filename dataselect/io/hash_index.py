@@ -65,16 +65,20 @@ def make_set(name: str, values: Iterator[Sequence[str]]) -> dict[str, np.ndarray
 
 def in_set(arrays: Mapping[str, np.ndarray], name: str, values: Sequence[str]) -> np.ndarray:
     """bool[n]: which strings are in a set of `make_set`; none where there is no such set."""
+    return has_hashes(arrays, name, text_hashes(pa.array(values, pa.large_string())))
+
+
+def has_hashes(arrays: Mapping[str, np.ndarray], name: str, hashes: np.ndarray) -> np.ndarray:
+    """The same of the strings' hashes, uint64[n, 2]."""
     if f"{name}.high" not in arrays:
-        return np.zeros(len(values), bool)
-    hashes = text_hashes(pa.array(values, pa.large_string()))
+        return np.zeros(len(hashes), bool)
     return find(arrays[f"{name}.high"], arrays[f"{name}.low"], hashes) >= 0
 
 
-def list_lines(path: str) -> Iterator[list[tuple[int, str]]]:
+def list_lines(path: str, *, comments: bool = True) -> Iterator[list[tuple[int, str]]]:
     """(line number from 1, entry) of a plain or gzip text file, some at a time.
 
-    Blank lines and what follows a # (at the start or after white space) are left out.
+    Blank lines are left out, and with `comments` what follows a # (at the start or after white space).
     BadModel where it is no UTF-8 text or has no entry.
     """
     part: list[tuple[int, str]] = []
@@ -86,7 +90,7 @@ def list_lines(path: str) -> Iterator[list[tuple[int, str]]]:
             else open(path, encoding="utf-8-sig") as file
         ):
             for number, line in enumerate(file, 1):
-                entry = _uncommented(line) if "#" in line else line.strip()
+                entry = _uncommented(line) if comments and "#" in line else line.strip()
                 if entry:
                     part.append((number, entry))
                     n_entries += 1

@@ -43,7 +43,8 @@ def plan_reads(stages: Sequence[Stage], given: frozenset[int]) -> list[ReadPlan]
     for i, stage in enumerate(stages):
         read = reads[-1]
         if isinstance(stage, DedupStage):
-            read.roles.append((i, "keys"))
+            if not stage.key_columns():
+                read.roles.append((i, "keys"))
             after_dedup = True
         elif isinstance(stage, FittedStage) and i not in given:
             read.roles.append((i, "sample"))

@@ -325,6 +325,8 @@ class _Checker:
                 message: str | None
                 if name not in asked and name not in fields.declared:
                     message = f"no earlier stage adds the column '{name}'{_near(name, known)}"
+                    if name == "id":
+                        message = f"{spec.use} goes by the documents' ids: name their column as input.id"
                 elif asked.get(name) == "":
                     continue
                 else:

@@ -15,6 +15,7 @@ def render(report: dict[str, Any]) -> str:
     lines = [*table(rows), ""]
     lines += [f"  {rule}" for rule in _rules(report)]
     lines += [f"  {line}" for stage in report["funnel"] for line in _lengths(stage)]
+    lines += [f"  {note}" for note in report["notes"]]
     lines += [f"  {text}" for dedup in report["dedups"] for text in _clusters(dedup)]
     lines += [f"  {line}" for stage in report["funnel"] for line in selection_lines(stage)]
     counts = report["rows"]

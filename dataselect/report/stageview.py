@@ -6,7 +6,7 @@ import inspect
 from typing import Any
 
 from dataselect.stages import KINDS, registry
-from dataselect.stages.base import ColumnStage, SelectStage, Stage
+from dataselect.stages.base import ColumnStage, DedupStage, SelectStage, Stage
 
 _SHARED = {"optional"}
 
@@ -31,7 +31,10 @@ def _describe(use: str, cls: type[Stage]) -> dict[str, Any]:
     kind = next(kind for kind in KINDS if issubclass(cls, kind))
     adds = [p["default"] for p in parameters if p["name"] == "as" and p.get("default")]
     names = [p["name"] for p in parameters]
-    reads = "columns and input fields" if issubclass(cls, ColumnStage) else "text"
+    by_columns = issubclass(cls, ColumnStage) or (
+        issubclass(cls, DedupStage) and cls.keys_of is not DedupStage.keys_of
+    )
+    reads = "columns and input fields" if by_columns else "text"
     if issubclass(cls, SelectStage):
         reads = "the column named by `by`" if "by" in names else "columns"
     return {

@@ -4,8 +4,9 @@ Five kinds, by what they need to know of the corpus:
 
 * MapStage     nothing: columns from the text of one batch, and rules that drop rows by these columns
 * ColumnStage  nothing, not even the text: columns and rules from columns that are there already
-* DedupStage   which documents share a key: of those with equal keys one stays; a NearDedupStage compares
-               documents that share a key, and drops those that are similar enough to one that stays
+* DedupStage   which documents share a key, of their text or of columns: of those with equal keys one stays;
+               a NearDedupStage compares documents that share a key, and drops those that are similar enough
+               to one that stays
 * FittedStage  a small model fitted on the documents that reach the stage; then a MapStage with that model
 * SelectStage  all values of one column: a threshold, and rows on its right side are kept
 
@@ -215,6 +216,14 @@ class Stage(BaseModel):
         """Columns of these documents: those of `output_columns`, each of length len(texts)."""
         return {}
 
+    def notes(self, counts: Mapping[str, int], model: Model) -> list[str]:
+        """Sentences for the report, of the sums of what the stage's look-ups counted; for most none.
+
+        Of a DedupStage: n_without_key (documents that lack what it goes by) and n_unranked (those without a
+        value of the column that `keep` names). model: its arrays of at most 1 KiB.
+        """
+        return []
+
     def column_masses(self, model: Model) -> dict[str, float]:
         """Column -> how much data stands behind it; a selection by several columns shares by it."""
         return {}
@@ -254,7 +263,15 @@ class KeepBy(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    best: str | None = Field(None, description="the one with the largest value of this score column")
+    best: str | None = Field(
+        None, min_length=1, description="the one with the largest value of this score column or input field"
+    )
+    latest: str | None = Field(
+        None,
+        min_length=1,
+        description="the one with the latest value of this column or input field: ISO 8601 dates or times "
+        "(UTC where they name no zone), or numbers (seconds since 1970, years)",
+    )
     source: tuple[str, ...] | None = Field(
         None,
         min_length=1,
@@ -263,9 +280,22 @@ class KeepBy(BaseModel):
 
     @model_validator(mode="after")
     def _one(self) -> KeepBy:
-        if (self.best is None) == (self.source is None):
-            raise ValueError("expected exactly one of best, source")
+        if [self.best, self.latest, self.source].count(None) != 2:
+            raise ValueError("expected exactly one of best, latest, source")
         return self
+
+    @property
+    def column(self) -> str | None:
+        """The column or input field that it goes by."""
+        return self.best or self.latest
+
+    def field_type(self, known: Mapping[str, str]) -> str:
+        """Type of `column`, as in Stage.field_types."""
+        name = self.column or ""
+        kind = known.get(name, NUMBER if self.best else STRING)
+        if kind not in ((NUMBER, BOOL) if self.best else (NUMBER, STRING)):
+            raise ValueError(f"keep: '{name}' is a {kind}, not a number{'' if self.best else ' or a string'}")
+        return kind
 
 
 class DedupKeys(NamedTuple):
@@ -301,7 +331,11 @@ class ColumnStage(Stage):
 
 
 class DedupStage(Stage):
-    """Documents that share a key are duplicates of each other; one of them stays."""
+    """Documents that share a key are duplicates of each other; one of them stays.
+
+    Keys are made of the text while it is read, or where the stage names `key_columns`, of these columns
+    alone, so that such a stage reads no shard.
+    """
 
     decide_fields: ClassVar[frozenset[str]] = frozenset({"keep_", "as_", "on_match"})
     outer_fields: ClassVar[frozenset[str]] = frozenset({"against", "save_index"})
@@ -310,8 +344,8 @@ class DedupStage(Stage):
         "first",
         alias="keep",
         description="which of several duplicates stays: first (in shard order), longest (bytes of text), "
-        "{best: COLUMN} (largest score) or {source: [PATTERN, ...]} (shards, the most trusted first); "
-        "ties go to the first",
+        "{best: COLUMN} (largest score), {latest: COLUMN} (date) or {source: [PATTERN, ...]} (shards, the "
+        "most trusted first); ties go to the first",
     )
     as_: str = Field(
         "cluster_size",
@@ -348,9 +382,27 @@ class DedupStage(Stage):
             if name != "signatures"
         }
 
+    def key_columns(self) -> list[str]:
+        """Columns that the keys are made of; none: they are made of the text."""
+        return []
+
+    def rank_columns(self) -> list[str]:
+        """Columns that say which of several duplicates stays: one or none."""
+        column = self.keep_.column if isinstance(self.keep_, KeepBy) else None
+        return [] if column is None else [column]
+
     def input_columns(self) -> list[str]:
-        best = self.keep_.best if isinstance(self.keep_, KeepBy) else None
-        return [] if best is None else [best]
+        return list(dict.fromkeys([*self.key_columns(), *self.rank_columns()]))
+
+    def field_types(self, known: Mapping[str, str]) -> dict[str, str]:
+        if not isinstance(self.keep_, KeepBy):
+            return {}
+        return {name: self.keep_.field_type(known) for name in self.rank_columns()}
+
+    def notes(self, counts: Mapping[str, int], model: Model) -> list[str]:
+        n_unranked = counts.get("n_unranked", 0)
+        what = " and ".join(self.rank_columns())
+        return [f"{n_unranked:,} documents without a value of {what}: the worst"] if n_unranked else []
 
     def keys_per_doc(self) -> int:
         """About how many keys a document has; sizes the partitions of the exchange."""
@@ -362,6 +414,10 @@ class DedupStage(Stage):
 
     def dedup_keys(self, texts: Texts) -> DedupKeys:
         """Keys of these documents; a document without one is never a duplicate."""
+        raise NotImplementedError
+
+    def keys_of(self, columns: Columns) -> DedupKeys:
+        """The same of `key_columns`: Arrow arrays, null where there is no value."""
         raise NotImplementedError
 
 

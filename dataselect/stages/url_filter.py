@@ -152,10 +152,11 @@ class UrlFilter(ColumnStage):
     def keep(self, columns: Columns) -> Rules:
         reason = columns[self.as_]
         names = [DOMAIN, URL, HARD, SOFT, SUBSTRING, *([NO_URL] if self.no_url == "drop" else [])]
-        return {name: _equal(reason, name) for name in names}
+        return {name: equals(reason, name) for name in names}
 
 
-def _equal(values: pa.Array, name: str) -> np.ndarray:
+def equals(values: pa.Array, name: str) -> np.ndarray:
+    """bool[n]: where a text is `name`; a null is not."""
     import pyarrow.compute as pc
 
     found: np.ndarray = pc.fill_null(pc.equal(values, name), False).to_numpy(zero_copy_only=False)
