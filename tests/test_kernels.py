@@ -20,7 +20,9 @@ from dataselect.kernels import (
     jaccard,
     minhash,
     ngrams,
+    peer_tokens,
     reference,
+    reference_peers,
     rows,
     text,
     tokens,
@@ -179,6 +181,22 @@ def run_gather(module, offsets, data):
     return [out]
 
 
+def peers(module):
+    return reference_peers if module is reference else module
+
+
+def run_token_shingles(module, offsets, data, ngram):
+    return module.shingles_of_tokens(*peer_tokens.code_points(offsets, data), ngram)
+
+
+def run_shingle_signatures(module, offsets, data):
+    out = doc_array(offsets, 19, dtype=np.uint32)
+    module.signatures_of_shingles(
+        *minhash.shingle_hashes(offsets, data, 2), *minhash.affine32_params(19), out
+    )
+    return [out]
+
+
 KERNELS = {
     "count_chars": (text, lambda m, o, d: run_lengths(m, "count_chars", o, d)),
     "count_words": (text, lambda m, o, d: run_lengths(m, "count_words", o, d)),
@@ -195,6 +213,12 @@ KERNELS = {
     "shingle_hashes, auto": (minhash, lambda m, o, d: m.shingle_hashes(o, d, 2, minhash.AUTO, 3000)),
     "minhash_signatures, auto": (minhash, lambda m, o, d: run_signatures(m, o, d, 5, 4, minhash.AUTO, 2)),
     "band_hashes": (minhash, run_bands),
+    "spacy_tokens, lists": (peer_tokens, lambda m, o, d: peers(m).spacy_tokens(o, d)),
+    "split_tokens, lists": (peer_tokens, lambda m, o, d: peers(m).split_tokens(o, d)),
+    "code_points, lists": (peer_tokens, lambda m, o, d: peers(m).code_points(o, d)),
+    "shingles_of_tokens, 3": (minhash, lambda m, o, d: run_token_shingles(m, o, d, 3)),
+    "shingles_of_tokens, 3000": (minhash, lambda m, o, d: run_token_shingles(m, o, d, 3000)),
+    "signatures of what is known": (minhash, run_shingle_signatures),
     "count_ngrams, 1": (ngrams, lambda m, o, d: run_counts(m, o, d, 1)),
     "count_ngrams, 2": (ngrams, lambda m, o, d: run_counts(m, o, d, 2)),
     "ngram_lists, 2": (ngrams, lambda m, o, d: m.ngram_lists(o, d, 2, 10_000)),

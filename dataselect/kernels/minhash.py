@@ -15,6 +15,7 @@ from dataselect.kernels.primitives import (
     U8,
     U32,
     U32_2D,
+    U64,
     fmix32,
     mix64,
 )
@@ -260,6 +261,64 @@ def shingle_hashes(
     ngrams = _checked(ngram), _checked(char_ngram)
     n_total = _list_shingles(offsets, data, PAGE_OF, PAGES, tokens, *ngrams, shingle_offsets, out)
     return shingle_offsets, out[:n_total].copy()
+
+
+@njit(
+    types.int64(I64, U64, types.int64, types.int64[::1], types.uint64[::1], types.uint32[::1]),
+    cache=True,
+    nogil=True,
+)
+def _shingles_of_tokens(
+    first: np.ndarray,
+    tokens: np.ndarray,
+    ngram: int,
+    shingle_offsets: np.ndarray,
+    out: np.ndarray,
+    scratch: np.ndarray,
+) -> int:
+    n_total = 0
+    shingle_offsets[0] = 0
+    for doc in range(first.size - 1):
+        n_tokens = first[doc + 1] - first[doc]
+        if n_tokens > 0:
+            words, values = tokens[first[doc] : first[doc + 1]], out[n_total:]
+            n_shingles = _fill_shingles(words, n_tokens, min(ngram, n_tokens), values, scratch)
+            for i in range(n_shingles):
+                values[i] = mix64(values[i])
+            n_total += n_shingles
+        shingle_offsets[doc + 1] = n_total
+    return n_total
+
+
+def shingles_of_tokens(first: np.ndarray, tokens: np.ndarray, ngram: int) -> tuple[np.ndarray, np.ndarray]:
+    """As `shingle_hashes`, of documents whose tokens' hashes are known: tokens[first[i]:first[i + 1]]."""
+    shingle_offsets, out = np.empty(len(first), np.int64), np.empty(len(tokens), np.uint64)
+    scratch = np.empty(int(np.diff(first).max(initial=0)), np.uint32)
+    n_total = _shingles_of_tokens(first, tokens, _checked(ngram), shingle_offsets, out, scratch)
+    return shingle_offsets, out[:n_total].copy()
+
+
+@njit(types.void(I64, U64, U32, U32, types.uint32[:, ::1]), cache=True, nogil=True)
+def signatures_of_shingles(
+    first: np.ndarray, shingles: np.ndarray, a: np.ndarray, b: np.ndarray, out: np.ndarray
+) -> None:
+    """Write the signatures that `minhash_signatures` writes, from the shingles of `shingle_hashes`.
+
+    first, shingles  int64[n_docs + 1], uint64[:]  document i has shingles[first[i]:first[i + 1]]
+    a, b             uint32[num_perm]              from `affine32_params`
+    out              uint32[n_docs, num_perm]      overwritten
+    """
+    part = np.empty(N_SCRATCH + TILE, np.uint32)
+    signature = np.empty(a.size, np.uint32)
+    for doc in range(first.size - 1):
+        signature[:] = EMPTY
+        for start in range(first[doc], first[doc + 1], N_SCRATCH):
+            n = min(N_SCRATCH, first[doc + 1] - start)
+            for i in range(n):
+                part[i] = np.uint32(shingles[start + i] >> SHIFT_32)
+            _update_signature(part, n, a, b, signature)
+        for j in range(a.size):
+            out[doc, j] = signature[j]
 
 
 def compact_signatures(signatures: np.ndarray) -> np.ndarray:

@@ -195,6 +195,27 @@ def minhash_signatures(
             out[i, j] = min([(a_j * h + b_j) & M32 for h in mixed], default=M32)
 
 
+def shingles_of_tokens(first: np.ndarray, tokens: np.ndarray, ngram: int) -> tuple[np.ndarray, np.ndarray]:
+    shingle_offsets = [0]
+    shingles: list[int] = []
+    for start, stop in pairwise(first.tolist()):
+        words = tokens[start:stop].tolist()
+        length = min(ngram, len(words))
+        runs = [words[i : i + length] for i in range(len(words) - length + 1)] if words else []
+        shingles += [mix64(run_value(run)) for run in runs]
+        shingle_offsets.append(len(shingles))
+    return np.array(shingle_offsets, np.int64), np.array(shingles, np.uint64)
+
+
+def signatures_of_shingles(
+    first: np.ndarray, shingles: np.ndarray, a: np.ndarray, b: np.ndarray, out: np.ndarray
+) -> None:
+    for i, (start, stop) in enumerate(pairwise(first.tolist())):
+        mixed = [fmix32(shingle >> 32) for shingle in shingles[start:stop].tolist()]
+        for j, (a_j, b_j) in enumerate(zip(a.tolist(), b.tolist(), strict=True)):
+            out[i, j] = min([(a_j * h + b_j) & M32 for h in mixed], default=M32)
+
+
 def band_hashes(signatures: np.ndarray, bands: int, rows: int, out: np.ndarray) -> None:
     for i, signature in enumerate(signatures.tolist()):
         for band in range(bands):
