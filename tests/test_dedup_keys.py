@@ -102,7 +102,10 @@ def test_the_best_or_latest_of_an_input_field_stays(run):
     report, clusters = run(by_url(keep=latest))
     # b is at 23:00 UTC, c half a second later; a number counts seconds since 1970; "soon" is no date.
     assert clusters == {"cab", "ji"} | SINGLE
-    assert report["notes"][1] == "url_dedup: 6 documents without a value of date: the worst"
+    assert (
+        report["notes"][1]
+        == "url_dedup: 6 documents without a value of date, which stay only where none has one"
+    )
     assert run(by_url(keep={"best": "score"}))[1] == {"bac", "ji"} | SINGLE
     assert run(by_url(keep={"best": "n"}))[1] == {"abc", "ij"} | SINGLE
     near = {"use": "minhash_dedup", "ngram": 1, "threshold": 0.5, "verify": "exact", "keep": latest}

@@ -119,6 +119,15 @@ def test_every_stage_is_in_the_readme_table():
         assert f"| `{use}` |" in README, use
 
 
+def test_the_stages_in_running_text_are_stages():
+    from dataselect.stages import registry
+
+    stages = [yaml.safe_load(text) for text in re.findall(r"`(\{use: [^`]*\})`", README)]
+    assert {"minhash_dedup", "url_dedup", "field_dedup"} <= {stage["use"] for stage in stages}
+    for stage in stages:
+        registry()[stage.pop("use")].model_validate(stage)
+
+
 def test_workflow_and_recipe_blocks_are_yaml():
     for block in blocks("yaml"):
         assert yaml.safe_load(block)

@@ -402,7 +402,8 @@ class DedupStage(Stage):
     def notes(self, counts: Mapping[str, int], model: Model) -> list[str]:
         n_unranked = counts.get("n_unranked", 0)
         what = " and ".join(self.rank_columns())
-        return [f"{n_unranked:,} documents without a value of {what}: the worst"] if n_unranked else []
+        note = f"{n_unranked:,} documents without a value of {what}, which stay only where none has one"
+        return [note] if n_unranked else []
 
     def keys_per_doc(self) -> int:
         """About how many keys a document has; sizes the partitions of the exchange."""

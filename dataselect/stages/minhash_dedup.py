@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from dataselect.core.lsh import high_recall_bands, optimal_bands
 from dataselect.stages.base import BAND_BITS, DedupKeys, NearDedupStage, Texts
-from dataselect.stages.peer_shingles import Peer, least_tokens, peer_tokens
+from dataselect.stages.peer_shingles import least_tokens, peer_tokens
 
 
 class MinhashDedup(NearDedupStage):
@@ -37,7 +37,7 @@ class MinhashDedup(NearDedupStage):
     char_ngram: int | None = Field(
         None, ge=1, le=256, description="characters in a shingle of characters; 8, and NeMo's 24"
     )
-    shingles: Literal["own"] | Peer = Field(
+    shingles: Literal["own", "datatrove", "text-dedup", "nemo"] = Field(
         "own",
         description="own: as `tokens` says; datatrove: `ngram` of spaCy's English words of the text without "
         "case, punctuation, accents and digits; text-dedup: `ngram` of what stands between non-word "
