@@ -217,7 +217,7 @@ KERNELS = {
     "split_tokens, lists": (peer_tokens, lambda m, o, d: peers(m).split_tokens(o, d)),
     "code_points, lists": (peer_tokens, lambda m, o, d: peers(m).code_points(o, d)),
     "shingles_of_tokens, 3": (minhash, lambda m, o, d: run_token_shingles(m, o, d, 3)),
-    "shingles_of_tokens, 3000": (minhash, lambda m, o, d: run_token_shingles(m, o, d, 3000)),
+    "shingles_of_tokens, 30": (minhash, lambda m, o, d: run_token_shingles(m, o, d, 30)),
     "signatures of what is known": (minhash, run_shingle_signatures),
     "count_ngrams, 1": (ngrams, lambda m, o, d: run_counts(m, o, d, 1)),
     "count_ngrams, 2": (ngrams, lambda m, o, d: run_counts(m, o, d, 2)),

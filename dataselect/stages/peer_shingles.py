@@ -29,9 +29,6 @@ _PUNCTUATION = (
     "!/—”:％１〈&(、━\\\\【#%「」，】；+\\^\\]~“《„';’{|∶´\\[=\\-`*．（–？！：$～«〉,><》)?）。…@_.\"}►»"
     r"\x00-\x08\x0b\x0c\x0d-\x1f\x7f-\x{9f}"
 )
-_FINAL_SIGMA = (
-    r"(\p{L}[\p{Mn}\p{Me}\p{Cf}'’.·:]*)Σ([\p{Mn}\p{Me}\p{Cf}'’.·:]*(?:[^\p{L}\p{Mn}\p{Me}\p{Cf}'’.·:]|$))"
-)
 
 
 def peer_tokens(peer: Peer, texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
@@ -61,8 +58,9 @@ def simplified(texts: pa.Array) -> pa.Array:
 
 
 def with_final_sigmas(texts: pa.Array) -> pa.Array:
-    """Capital sigmas at the end of words in lower case, as str.lower() has them and Arrow has not."""
+    """Texts with a capital sigma in lower case, as str.lower() has them: what a sigma becomes depends on the
+    letters around it, which Arrow and our kernels don't look at.
+    """
     has = pc.match_substring(texts, "Σ")
-    if not pc.any(has).as_py():
-        return texts
-    return pc.if_else(has, pc.replace_substring_regex(texts, _FINAL_SIGMA, "\\1ς\\2"), texts)
+    lowered = [text.lower() for text in texts.filter(has).to_pylist()]
+    return pc.replace_with_mask(texts, has, pa.array(lowered, texts.type)) if lowered else texts
