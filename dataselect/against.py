@@ -42,6 +42,12 @@ def old_parts(recipe: Recipe, number: int) -> tuple[OldPart, ...]:
         if saved:
             parts += _indexes(spec.stage, source, saved)
             continue
+        made = {*spec.stage.key_columns()} - {"id", *(field.name for field in recipe.fields)}
+        if made:
+            raise RecipeError(
+                f"{place}: {source} has no saved index, and shards lack '{min(made)}', which a stage adds; "
+                "name an index, or an output with `save_index: true`"
+            )
         pattern = entry if manifest is None else f"{glob.escape(entry)}/{manifest['generation']}/shards/**/*"
         parts += _shards(pattern, source, recipe.input.piece_bytes, place)
     return tuple(parts)

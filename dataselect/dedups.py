@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from dataselect.engine.exact import ExactCall, ShinglesCall
 from dataselect.engine.inputs import SegmentRefs
 from dataselect.engine.tasks import Task
 from dataselect.io.bundle import Bundle
+from dataselect.io.fields import FieldSpec
 from dataselect.io.store import Store
 from dataselect.stages.base import DedupStage, NearDedupStage
 
@@ -64,6 +65,8 @@ class DedupInputs:
     """Old documents; `place` of those in shards is left open."""
     base: str
     """Fingerprint of how rows are read."""
+    key_fields: tuple[FieldSpec, ...]
+    """Input fields that its keys are made of."""
 
 
 class DedupPhases:
@@ -162,9 +165,10 @@ class DedupPhases:
         for given in self._in.against:
             part = given
             if part.piece is not None:
+                fields = self._in.key_fields
                 made = [self._in.fingerprint, self._in.base, part.piece.place(()), part.piece.version()]
-                name = artifact_name("signed", fingerprint("sign", made))
-                call = SignCall(self._in.index, part.piece, name)
+                name = artifact_name("signed", fingerprint("sign", made, *map(asdict, fields)))
+                call = SignCall(self._in.index, part.piece, fields, name)
                 task, weight = f"sign {part.piece.name}", part.piece.n_bytes
                 steps.append(self._step(task, "against:sign_piece", call, name, "old shards", weight))
                 part = replace(part, place=name, texts=tuple(part.piece.singles()))

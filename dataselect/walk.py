@@ -532,6 +532,7 @@ class Walk:
             ranked_by=tuple(self._input_artifacts(n, rank_columns) for n in range(len(segments))),
             against=self._in.against.get(i, ()),
             base=self._base_fingerprint(),
+            key_fields=tuple(spec for spec in self._in.fields if spec.name in key_columns),
         )
         phases = DedupPhases(given, self._work, self._run_steps)
         name = phases.run()

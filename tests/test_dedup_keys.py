@@ -65,8 +65,9 @@ def run(tmp_path, serial):
         ids = {(row["shard"], row["row"]): row["id"] for row in rows}
         clusters = {row["id"]: row["id"] for row in rows if row["copies"]}
         for row in rows:
-            if row.get("duplicate_of_shard"):
-                clusters[ids[row["duplicate_of_shard"], row["duplicate_of_row"]]] += row["id"]
+            stays = ids.get((row.get("duplicate_of_shard"), row.get("duplicate_of_row")))
+            if stays:
+                clusters[stays] += row["id"]
         return report, set(clusters.values())
 
     return fresh
@@ -140,6 +141,32 @@ def test_sampled_filtered_or_cut_otherwise_the_same_rows_stay(run, tmp_path):
     )
     assert fresh["row_digest"] == report["row_digest"]
     assert fresh["notes"] == report["notes"]
+
+
+def test_against_old_shards_outputs_and_indexes(run, tmp_path):
+    def write(name, urls):
+        rows = [json.dumps({"id": i, "text": f"old {i}", "meta": {"url": url}}) + "\n" for i, url in urls]
+        (tmp_path / name).write_text("".join(rows))
+
+    write("old.jsonl", [("o1", "http://x.org/P?gclid=1"), ("o2", None), ("a", "mailto:a@x.org")])
+    write("empty.jsonl", [])
+    dataselect.run(
+        corpora.write_recipe(
+            tmp_path / "day1",
+            [by_url(save_index=True)],
+            input={"shards": "../old.jsonl"},
+            output={"folder": "../before"},
+        )
+    )
+    for against in ("old.jsonl", "before", "before/current/index/**/*.index"):
+        report, _ = run(by_url(against=[against, "empty.jsonl"]))
+        assert ids_kept(tmp_path / "out") == "aefghi", against
+        assert report["dedups"][0]["n_matched_old"] == 1
+    run({"use": "field_dedup", "field": "id", "against": ["old.jsonl", "empty.jsonl"]})
+    assert ids_kept(tmp_path / "out") == "bcdefghij"
+    normal = {"use": "url_filter", "url": "meta.url", "as_url": "norm"}
+    with pytest.raises(RecipeError, match="has no saved index, and shards lack 'norm', which a stage adds"):
+        run(normal, {"use": "field_dedup", "field": "norm", "against": ["old.jsonl"]})
 
 
 @pytest.mark.parametrize(

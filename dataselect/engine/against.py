@@ -7,7 +7,7 @@ up in the sorted keys of the old ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -22,6 +22,7 @@ from dataselect.engine.exact import ShingleSink
 from dataselect.engine.job import Context, figures
 from dataselect.io.bundle import BundleWriter
 from dataselect.io.dedup_index import INDEX_BITS, VALUES, DedupIndex, IndexedDocs
+from dataselect.io.fields import FieldSpec, null_column
 from dataselect.io.reader import iter_piece
 from dataselect.io.rows import iter_rows
 from dataselect.stages.base import DedupStage, NearDedupStage, Texts
@@ -59,6 +60,8 @@ class SignCall:
 
     stage: int
     piece: Piece
+    fields: tuple[FieldSpec, ...]
+    """Input fields that the stage's keys are made of."""
     artifact: str
 
 
@@ -66,13 +69,13 @@ def sign_piece(context: Context, call: SignCall) -> Figures:
     """Index of a piece of old shards: of each document that can be read its keys and signatures."""
     clock = Clock()
     stage = cast("DedupStage", context.stages[call.stage])
-    signed = _Signed(stage, context.job.read.id is not None)
+    signed = _Signed(stage, context.job.read.id is not None, call.fields)
     spec = replace(context.job.read, segment_bytes=_ONE_SEGMENT)
     n_rows = n_bad = 0
     for code, single in enumerate(call.piece.singles()):
-        for batch in iter_piece(single, spec, clock=clock):
+        for batch in iter_piece(single, spec, clock=clock, fields=call.fields):
             context.report(batch.n_rows, batch.n_bytes_read)
-            signed.add(code, single.part, batch.rows, batch.texts, batch.ids)
+            signed.add(code, single.part, batch.rows, batch.texts, batch.ids, batch.fields)
             n_rows, n_bad = n_rows + batch.n_rows, n_bad + len(batch.bad)
             clock.lap("sign")
     if n_rows and n_rows == n_bad:
@@ -88,14 +91,25 @@ def sign_piece(context: Context, call: SignCall) -> Figures:
 class _Signed:
     """Collects the documents of a piece."""
 
-    def __init__(self, stage: DedupStage, has_ids: bool) -> None:
-        self._stage, self._has_ids = stage, has_ids
+    def __init__(self, stage: DedupStage, has_ids: bool, fields: tuple[FieldSpec, ...]) -> None:
+        self._stage, self._has_ids, self._fields = stage, has_ids, fields
         self._arrays: dict[str, list[np.ndarray]] = {}
         self._ids: list[pa.Array] = [pa.array([], pa.large_string())]
         self._n_docs = 0
 
-    def add(self, code: int, part: int, rows: np.ndarray, texts: pa.Array, ids: pa.Array | None) -> None:
-        keys = self._stage.dedup_keys(Texts(texts))
+    def add(
+        self,
+        code: int,
+        part: int,
+        rows: np.ndarray,
+        texts: pa.Array,
+        ids: pa.Array | None,
+        fields: Mapping[str, pa.Array],
+    ) -> None:
+        if self._stage.key_columns():
+            keys = self._stage.keys_of({"id": ids, **fields})
+        else:
+            keys = self._stage.dedup_keys(Texts(texts))
         with_keys = np.flatnonzero(np.bincount(keys.docs, minlength=len(texts)))
         numbers = np.zeros(len(texts), np.int64)
         numbers[with_keys] = np.arange(len(with_keys)) + self._n_docs
@@ -120,7 +134,9 @@ class _Signed:
 
     def docs(self, shards: list[str]) -> IndexedDocs:
         if not self._arrays:
-            self.add(0, 0, np.empty(0, np.int64), pa.array([], pa.large_string()), None)
+            nothing = pa.array([], pa.large_string())
+            fields = {spec.name: null_column(spec, 0) for spec in self._fields}
+            self.add(0, 0, np.empty(0, np.int64), nothing, nothing if self._has_ids else None, fields)
         arrays: dict[str, Any] = {name: np.concatenate(parts) for name, parts in self._arrays.items()}
         order = ascending(arrays["keys"])
         for name in ("keys", "rows", "check"):
