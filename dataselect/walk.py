@@ -612,6 +612,7 @@ class Walk:
         assert isinstance(stage, ColumnStage)
         mask = self._mask(i, f"look up {self._label(i)}")
         counts, model = self._look_up_pieces(i, mask, stage.input_columns()), self.model_artifacts.get(i)
+        counts["is_sample"] = self._in.job.sample_share < 1
         small = {} if model is None else Bundle(self._work, model).arrays(_SMALL_BYTES)
         stage.check_counts(counts, small)
         self.notes[i] = stage.notes(counts, small)

@@ -274,6 +274,7 @@ def test_lists_of_another_corpus(run, tmp_path):
     assert report["notes"] == ["id_filter: drop_ids: no document has one of the 2 ids of list.txt.gz"]
     with pytest.raises(DataselectError, match=r"list.txt.gz: has the id of none of the 10 documents"):
         run({"use": "id_filter", "keep_ids": "list.txt.gz"})
+    assert dataselect.run(tmp_path / "recipe.yaml", sample=0.5)["rows"]["kept"] == 0
     with pytest.raises(
         RecipeError, match=r"id_filter goes by the documents' ids: name their column as input\.id"
     ):

@@ -325,7 +325,8 @@ class ColumnStage(Stage):
     def check_counts(self, counts: Mapping[str, int], model: Model) -> None:
         """Raise DataselectError where the sums over all rows say that something is wrong.
 
-        Besides those of `look_up`: n_rows of the whole input, and with ORDINAL digest_0 and digest_1.
+        Besides those of `look_up`: n_rows of the whole input, with ORDINAL digest_0 and digest_1, and
+        is_sample, 1 in a run of a sample.
         model: its arrays of at most 1 KiB.
         """
 

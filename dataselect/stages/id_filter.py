@@ -85,7 +85,8 @@ class IdFilter(ColumnStage):
         return {self.as_: pa.array(reason, pa.large_string())}, {**counts, "n_reach": len(ids)}
 
     def check_counts(self, counts: Mapping[str, int], model: Model) -> None:
-        if self.keep_ids is not None and counts["n_reach"] and not counts["keep_ids"]:
+        found = counts["keep_ids"] or counts["is_sample"]  # which may well lack all ids of a short list
+        if self.keep_ids is not None and counts["n_reach"] and not found:
             raise DataselectError(
                 f"{self.keep_ids}: has the id of none of the {counts['n_reach']:,} documents that reach "
                 f"{self.use}: is it of another corpus?"
