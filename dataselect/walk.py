@@ -93,6 +93,8 @@ class Inputs:
     on_bad_shard: str
     bad_rows_allowed: Callable[[int], int]
     rehash: bool
+    memory_bytes: int
+    """What a task of a dedup may hold, about."""
     fields: tuple[FieldSpec, ...] = ()
     """Input fields that some stage asks for."""
     against: Mapping[int, tuple[OldPart, ...]] = field(default_factory=dict)
@@ -536,6 +538,7 @@ class Walk:
             pieces=tuple(state.piece for state in self.pieces),
             mask=mask,
             score=score,
+            memory_bytes=self._in.memory_bytes,
             against=self._in.against.get(i, ()),
             base=self._base_fingerprint(),
         )
