@@ -78,24 +78,24 @@ class MinhashDedup(NearDedupStage):
         return {"words": minhash.WORDS, "chars": minhash.CHARS, "auto": minhash.AUTO}[self.tokens]
 
     def dedup_keys(self, texts: Texts) -> DedupKeys:
-        from dataselect.kernels.minhash import (
-            affine32_params,
-            band_hashes,
-            compact_signatures,
-            minhash_signatures,
-        )
+        from dataselect.kernels.minhash import affine32_params, minhash_signatures
 
         a, b = affine32_params(self.num_perm)
-        bands, rows = self.bands_rows()
         signatures = np.empty((len(texts), self.num_perm), np.uint32)
         n_tokens = np.empty(len(texts), np.int64)
         minhash_signatures(
             texts.offsets, texts.data, self.ngram, a, b, signatures, n_tokens, self._kind(), self.char_ngram
         )
-        band_hash = np.empty((len(texts), bands), np.uint64)
+        return self.keys_of(signatures, np.flatnonzero(n_tokens > 0))
+
+    def keys_of(self, signatures: np.ndarray, docs: np.ndarray) -> DedupKeys:
+        """Keys of a batch with signatures uint32[n_docs, num_perm], of which `docs` int64 have any token."""
+        from dataselect.kernels.minhash import band_hashes, compact_signatures
+
+        bands, rows = self.bands_rows()
+        band_hash = np.empty((len(signatures), bands), np.uint64)
         band_hashes(signatures, bands, rows, band_hash)
         keys = band_hash >> np.uint64(BAND_BITS) << np.uint64(BAND_BITS) | np.arange(bands, dtype=np.uint64)
-        docs = np.flatnonzero(n_tokens > 0)
         compact = compact_signatures(signatures) if self.uses_signatures else None
         return DedupKeys(np.repeat(docs, bands), keys[docs].reshape(-1), signatures=compact)
 
