@@ -13,21 +13,22 @@ from dataselect.core.fingerprint import fingerprint
 from dataselect.core.keys import artifact_name
 from dataselect.core.pieces import Piece
 from dataselect.engine.against import GatherCall, MatchCall, OldPart, OldShinglesCall, SignCall
-from dataselect.engine.dedup import RANK_BITS, GroupCall, JoinCall, RankCall, VerifyCall
+from dataselect.engine.dedup import JOIN_BYTES, RANK_BITS, GroupCall, JoinCall, RankCall, VerifyCall
 from dataselect.engine.docs import MAX_DOCS, Exchange, Places
 from dataselect.engine.exact import ExactCall, ShinglesCall
 from dataselect.engine.inputs import SegmentRefs
 from dataselect.engine.tasks import Task
 from dataselect.io.bundle import Bundle
+from dataselect.io.dedup_index import INDEX_BITS
 from dataselect.io.fields import FieldSpec
 from dataselect.io.store import Store
 from dataselect.stages.base import DedupStage, NearDedupStage
 
-_KEYS_PER_PARTITION = 4_000_000  # about 200 MB in the grouping task
-_MAX_PARTITIONS = 1 << RANK_BITS
-_PAIRS_PER_TASK = 8_000_000
+_KEY_BYTES = 64  # of memory for a key: 30 to 45 while its partition is sorted
+_PAIR_BYTES = 96  # of memory for a pair: 70 where it is judged
+_MAX_PARTITIONS = 1 << 14
 _EXACT_PAIRS_PER_TASK = 1_000_000
-_DOC_BYTES = {"dedup:rank_rows": 32, "dedup:join_groups": 24}
+_DOC_BYTES = {"dedup:rank_rows": 32, "dedup:join_groups": JOIN_BYTES}
 """Memory of the tasks that grow with the corpus, for a document."""
 
 
@@ -61,6 +62,8 @@ class DedupInputs:
     mask: str
     ranked_by: tuple[Any, ...]
     """What decides, for each segment, the columns that `keep` goes by."""
+    memory_bytes: int
+    """What a task may hold, about: decides how keys and pairs are cut, and no result."""
     against: tuple[OldPart, ...]
     """Old documents; `place` of those in shards is left open."""
     base: str
@@ -111,7 +114,7 @@ class DedupPhases:
             exact += self._compare(exchange, joined)
 
     def _step(self, name: str, function: str, call: Any, artifact: str, why: str, weight: int = 0) -> Step:
-        memory_bytes = (1 << 30) + sum(self._n_rows) * _DOC_BYTES.get(function, 1)
+        memory_bytes = max(1 << 30, self._in.memory_bytes) + sum(self._n_rows) * _DOC_BYTES.get(function, 1)
         task = Task(f"{name} {self._in.label}", function, call, memory_bytes)
         return Step(task, artifact, {why: artifact}, weight)
 
@@ -132,7 +135,7 @@ class DedupPhases:
     def _n_partitions(self) -> int:
         n_keys = sum(self._n_rows) * self._in.stage.keys_per_doc()
         n_partitions = 1
-        while n_partitions * _KEYS_PER_PARTITION < n_keys and n_partitions < _MAX_PARTITIONS:
+        while n_partitions * self._in.memory_bytes < n_keys * _KEY_BYTES and n_partitions < _MAX_PARTITIONS:
             n_partitions *= 2
         return n_partitions
 
@@ -144,7 +147,7 @@ class DedupPhases:
             for part in self._old_parts
         ]
         made = fingerprint("match", exchange.keys, parts)
-        n_partitions = self._n_partitions()
+        n_partitions = min(self._n_partitions(), 1 << INDEX_BITS)
         steps = []
         for p in range(n_partitions):
             name = artifact_name("matched", fingerprint(made, p, n_partitions))
@@ -180,17 +183,11 @@ class DedupPhases:
         """Candidates, one task for each of 2^p partitions of the key space."""
         n_partitions = self._n_partitions()
         ranks = None if exchange.ranks is None else self._digest(exchange.ranks)
+        made = [self._in.fingerprint, exchange.keys, self._n_rows, self._digest(exchange.alive), ranks]
+        key = fingerprint("group", made, exchange.old, exchange.old_first, n_partitions)
         steps = []
         for p in range(n_partitions):
-            key: list[Any] = [
-                self._in.fingerprint,
-                exchange.keys,
-                self._n_rows,
-                self._digest(exchange.alive),
-                ranks,
-            ]
-            key.append((exchange.old, exchange.old_first))
-            name = artifact_name("groups", fingerprint("group", key, p, n_partitions))
+            name = artifact_name("groups", fingerprint(key, p))
             call = GroupCall(exchange, p, n_partitions, name)
             steps.append(
                 self._step(
@@ -206,17 +203,20 @@ class DedupPhases:
 
     def _verify(self, exchange: Exchange, groups: tuple[str, ...]) -> tuple[str, ...]:
         """Pairs compared by their signatures, in ranges of ranks that have about as many pairs."""
-        counts = np.sum([Bundle(self._work, name).array("pairs_index") for name in groups], axis=0).tolist()
+        bundles = [Bundle(self._work, name) for name in groups]
+        indexes = [bundle.array(f"{kind}_index") for bundle in bundles for kind in ("pairs", "copies")]
+        counts = np.sum(indexes, axis=0).tolist()
         bounds, last = [0], 0
         for k in range(1, 1 << RANK_BITS):
-            if counts[k + 1] - last > _PAIRS_PER_TASK:
+            if (counts[k + 1] - last) * _PAIR_BYTES > self._in.memory_bytes:
                 bounds, last = [*bounds, k], counts[k]
         ranges = list(zip(bounds, [*bounds[1:], 1 << RANK_BITS], strict=True))
         stage = self._in.stage.model_dump(mode="json", include={"threshold", "verify"})
         made = [self._in.fingerprint, stage, self._digest(*groups), exchange.keys, self._n_rows, exchange.old]
+        key = fingerprint("verify", made)
         steps = []
         for n, (start, stop) in enumerate(ranges):
-            name = artifact_name("verified", fingerprint("verify", made, start, stop))
+            name = artifact_name("verified", fingerprint(key, start, stop))
             call = VerifyCall(exchange, groups, start, stop, name)
             steps.append(
                 self._step(f"verify {n + 1}/{len(ranges)}", "dedup:verify_pairs", call, name, "candidates")

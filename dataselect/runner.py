@@ -269,6 +269,7 @@ def _prepare(recipe: Recipe, *, sample: float | None, rehash: bool) -> Prepared:
         on_bad_shard=recipe.input.on_bad_shard,
         bad_rows_allowed=recipe.input.bad_rows_allowed,
         rehash=rehash,
+        memory_bytes=recipe.memory,
         fields=tuple(FieldSpec(use.name, use.type) for use in recipe.fields),
         against={
             i: old_parts(recipe, i) for i, s in enumerate(stages) if isinstance(s, DedupStage) and s.against

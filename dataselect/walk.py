@@ -93,6 +93,8 @@ class Inputs:
     on_bad_shard: str
     bad_rows_allowed: Callable[[int], int]
     rehash: bool
+    memory_bytes: int
+    """What a task of a dedup may hold, about."""
     fields: tuple[FieldSpec, ...] = ()
     """Input fields that some stage asks for."""
     against: Mapping[int, tuple[OldPart, ...]] = field(default_factory=dict)
@@ -530,6 +532,7 @@ class Walk:
             pieces=tuple(state.piece for state in self.pieces),
             mask=mask,
             ranked_by=tuple(self._input_artifacts(n, rank_columns) for n in range(len(segments))),
+            memory_bytes=self._in.memory_bytes,
             against=self._in.against.get(i, ()),
             base=self._base_fingerprint(),
             key_fields=tuple(spec for spec in self._in.fields if spec.name in key_columns),

@@ -163,14 +163,14 @@ def test_marked_documents_stay_with_the_id_of_what_they_match(days):
 
 
 @pytest.mark.parametrize("on_match", ["keep_old", "keep_new", "mark"])
-def test_workers_pieces_and_partitions_change_nothing(days, on_match, monkeypatch):
+def test_workers_pieces_and_partitions_change_nothing(days, on_match):
     folder, *_ = days
     day_one(folder)
     stage = DEDUP | {"against": ["day1", "old"], "on_match": on_match, "keep": "longest"}
     digests = set()
-    for k, (piece_bytes, most) in enumerate([(4096, 4_000_000), (1 << 20, 300)]):
-        monkeypatch.setattr("dataselect.dedups._KEYS_PER_PARTITION", most)
-        report, decisions = run(folder, stage, f"out{k}", NEW | {"piece_bytes": piece_bytes}, work=f"work{k}")
+    for k, (piece_bytes, memory) in enumerate([(4096, "1GiB"), (1 << 20, "16KiB")]):
+        spec = NEW | {"piece_bytes": piece_bytes}
+        report, decisions = run(folder, stage, f"out{k}", spec, work=f"work{k}", memory=memory)
         digests.add((report["row_digest"], *((i, row["duplicate_of_id"]) for i, row in decisions.items())))
     assert len(digests) == 1
 

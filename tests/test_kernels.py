@@ -473,11 +473,11 @@ def test_components_equal_their_twin_and_do_not_depend_on_the_order_of_edges(n_e
     rng = np.random.default_rng(n_edges)
     n = 200
     left, right = rng.integers(0, n, (2, n_edges))
-    expected = np.arange(n)
+    expected = np.arange(n, dtype=np.uint32)
     reference.connect(left, right, expected)
     reference.find_roots(expected)
     for order in (slice(None), slice(None, None, -1), rng.permutation(n_edges)):
-        parent = np.arange(n)
+        parent = np.arange(n, dtype=np.uint32)
         half = n_edges // 2
         edges = np.ascontiguousarray(left[order]), np.ascontiguousarray(right[order])
         groups.connect(edges[0][:half], edges[1][:half], parent)
@@ -490,14 +490,14 @@ def test_components_equal_their_twin_and_do_not_depend_on_the_order_of_edges(n_e
 def test_a_long_chain_has_its_smallest_member_as_root():
     n = 100_000
     for left in (np.arange(n - 1), np.arange(n - 1)[::-1].copy()):
-        parent = np.arange(n)
+        parent = np.arange(n, dtype=np.uint32)
         groups.connect(left, left + 1, parent)
         groups.find_roots(parent)
         assert not parent.any()
 
 
 def test_connect_refuses_members_outside_parent_and_changes_nothing():
-    parent = np.arange(3)
+    parent = np.arange(3, dtype=np.uint32)
     for bad in (3, -1):
         with pytest.raises(IndexError, match="outside"):
             groups.connect(np.array([0, 0]), np.array([1, bad]), parent)

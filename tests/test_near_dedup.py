@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import errno
 import itertools
 import json
 import os
@@ -20,10 +22,14 @@ from scipy import stats
 import dataselect
 from dataselect.core.errors import DataselectError
 from dataselect.core.lsh import candidate_probability, high_recall_bands
+from dataselect.engine.columns import KeySink, distinct, members_ascending
+from dataselect.engine.dedup import key_range
 from dataselect.engine.docs import packed
 from dataselect.engine.survivors import Component, Greedy, Index
+from dataselect.io.bundle import Bundle, BundleWriter
+from dataselect.io.store import LocalStore
 from dataselect.report import funnel
-from dataselect.stages.base import Texts
+from dataselect.stages.base import DedupKeys, Texts
 from dataselect.stages.minhash_dedup import MinhashDedup
 
 CORPUS = Path(os.environ.get("DATASELECT_CORPUS", Path(__file__).parents[2] / "shared" / "corpus" / "dev"))
@@ -274,6 +280,12 @@ def test_survivors_by_component_are_among_those_by_index_and_these_among_the_gre
         assert index == {doc for doc in range(n_docs) if not neighbours[doc]}
 
 
+def test_survivors_of_a_run_by_component_are_among_those_by_index_and_these_among_the_greedy_ones(run):
+    texts = chain() | template()
+    found = [set(kept(run(texts, survivors=rule)[1])) for rule in ("component", "index", "greedy")]
+    assert found[0] < found[1] < found[2] < set(texts)
+
+
 def chain():
     """a - b - c with J(a, b) and J(b, c) = 0.81 and J(a, c) = 0.67."""
     all_words = corpora.words(124, "chain")
@@ -304,7 +316,10 @@ def test_the_report_names_the_largest_clusters(run):
         ["111", "112", "113"],
     )
     shown = funnel.render(report)
-    assert "minhash_dedup: 11 clusters; the largest has 12 documents (110, 111, 112, 113, ...)" in shown
+    assert (
+        "  minhash_dedup: 11 clusters; the largest:\n    12 documents: 110 stays for 111, 112, ...\n    11 "
+        in shown
+    )
 
 
 def test_copies_of_a_document_share_its_fate(run):
@@ -322,6 +337,10 @@ def test_a_cluster_over_the_limit_stops_the_run_or_is_split(run):
     limits = {"survivors": "component", "max_cluster": 2, "larger_clusters": "split"}
     assert kept(run(chain(), **limits)[1]) == ["a", "c"]
     assert kept(run(chain(), survivors="component", max_cluster=3)[1]) == ["a"]
+    with pytest.raises(
+        DataselectError, match=r"has 4 documents, .*: 0.jsonl row 0, 1.jsonl row 0, 2.jsonl row 0"
+    ):
+        run({f"{k}": "one text, four times" for k in range(4)}, max_cluster=3)
 
 
 def test_which_copy_is_kept(run, tmp_path):
@@ -400,6 +419,53 @@ def test_survivors_do_not_depend_on_shards_or_pieces(run):
     assert found == expected
 
 
+@pytest.mark.parametrize("survivors", ["greedy", "index", "component"])
+def test_survivors_do_not_depend_on_memory(run, monkeypatch, survivors):
+    """8 KiB: partitions of 128 keys, and 85 pairs a task."""
+    texts = made_up(30) | template(40)
+    texts |= {f"{i} again": texts[i] for i in list(texts)[::3]}
+    exact = [{"use": "exact_dedup"}]
+    much, expected = run(texts, before=exact, survivors=survivors)
+    for name in ("_SLICE", "_CHUNK"):
+        monkeypatch.setattr(f"dataselect.engine.dedup.{name}", 5)
+    little, decisions = run(texts, before=exact, survivors=survivors, sets=["memory=8KiB"])
+    assert decisions == expected
+    assert little["dedups"] == much["dedups"]
+    assert little["tasks"]["run"] > much["tasks"]["run"] + 30
+
+
+@pytest.mark.parametrize(
+    "n_docs, n_buckets, n_texts", [(0, 1, 1), (1, 1, 1), (500, 9, 4), (500, 400, 1 << 62)]
+)
+def test_members_are_ordered_by_bucket_text_and_rank(n_docs, n_buckets, n_texts):
+    rng = np.random.default_rng(n_docs)
+    bucket = np.sort(rng.integers(0, n_buckets, n_docs, np.uint32))
+    texts = rng.integers(0, n_texts, n_docs, np.uint64)
+    texts[::3] = texts[:1] ^ np.uint64(1) if n_docs else 0  # which differ in the lowest bit alone
+    texts[1::3] = texts[:1]
+    ranks = rng.permutation(n_docs).astype(np.uint32)
+    expected = np.lexsort((ranks, texts, bucket))
+    assert members_ascending(bucket, texts, ranks).tolist() == expected.tolist()
+    assert distinct(texts.copy()).tolist() == sorted(set(texts.tolist()))
+
+
+def test_partitions_are_all_keys_in_order(tmp_path):
+    store, rng = LocalStore(tmp_path), np.random.default_rng(0)
+    keys = np.concatenate([rng.integers(0, 1 << 64, 5000, np.uint64), np.uint64([0, (1 << 64) - 1])])
+    sink = KeySink()
+    sink.add(np.arange(len(keys)), DedupKeys(np.arange(len(keys)), keys))
+    with store.commit("keys") as file:
+        writer = BundleWriter(file)
+        writer.finish(sink.write(writer, len(keys)))
+    bundle = Bundle(store, "keys")
+    for n_bits in (0, 1, 9, 10, 11, 12):
+        ranges = [key_range(bundle, number, 1 << n_bits) for number in range(1 << n_bits)]
+        number_of = np.repeat(np.arange(1 << n_bits), [stop - start for start, stop in ranges])
+        assert ranges[0][0] == 0
+        assert all(before[1] == after[0] for before, after in itertools.pairwise(ranges))
+        assert number_of.tolist() == [key << n_bits >> 64 for key in bundle.array("keys").tolist()]
+
+
 @pytest.mark.parametrize("name", ["a.jsonl.zst", "a.jsonl.xz", "a.parquet", "a.arrow"])
 def test_shards_of_other_formats_give_the_same_survivors(run, tmp_path, name):
     texts = made_up(40) | template(60)
@@ -431,6 +497,56 @@ def test_only_shards_with_undecided_pairs_are_read_again_and_a_second_run_reads_
     assert report["tasks"]["run"] == sum(task.startswith("write") for task in tasks)
     report = dataselect.run(recipe, sets=["stages.0.keep=longest"])
     assert not any(p["run"] for p in report["phases"] if p["phase"] == "read 1")
+
+
+# Bad input
+
+
+@pytest.mark.slow
+def test_a_document_of_60_mb_is_one_like_any_other(run):
+    """At most 64 MiB long by default; its shingles are compared exactly, one by one."""
+    long = " ".join(f"{i:08x}" for i in range(60_000_000 // 9))
+    texts = {"long": long, "short": "a b c", "like it": long.replace("0000", "000_", 1)}
+    _, decisions = run(texts, verify="exact")
+    assert decisions["like it"]["duplicate_of"] == "long"
+
+
+class FullFile:
+    """Half of what is written fits on the disk."""
+
+    def __init__(self, file):
+        self._file = file
+
+    def write(self, data):
+        self._file.write(memoryview(data)[: len(data) // 2])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("folder", ["columns", "groups", "verified", "joined", "shingles", "exact"])
+def test_a_disk_that_is_full_in_the_middle_of_a_dedup_stops_it_and_a_larger_one_goes_on(
+    tmp_path, serial, folder
+):
+    docs = [corpora.Doc(i, text) for i, text in made_up(20).items()]
+    corpora.write_shard(tmp_path / "in" / "a.jsonl", docs)
+    recipe = corpora.write_recipe(tmp_path, [{"use": "minhash_dedup"}], input={"shards": ["in/*"]})
+    expected = dataselect.run(recipe, sets=["output.folder=other", "work=w"])["digest"]
+    commit = LocalStore.commit
+
+    @contextlib.contextmanager
+    def full(self, name):
+        with commit(self, name) as file:
+            yield FullFile(file) if name.startswith(folder) else file
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LocalStore, "commit", full)
+        with pytest.raises(DataselectError, match=rf"/{folder}/.*: cannot write: the disk is full") as error:
+            dataselect.run(recipe)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "out" / "manifest.json").exists()
+    assert not list((tmp_path / "work").rglob(".tmp-*"))
+    report = dataselect.run(recipe)
+    assert report["digest"] == expected
+    assert (report["tasks"]["reused"] > 0) == (folder != "columns")
 
 
 # Size

@@ -563,6 +563,6 @@ def test_the_command_line_prints_mistakes_and_exits_with_2(cli, tmp_path, verb, 
 
 def test_the_schema_knows_every_stage_and_section():
     schema = recipe_schema()
-    assert set(schema["properties"]) == {"input", "stages", "output", "work", "expect"}
+    assert set(schema["properties"]) == {"input", "stages", "output", "work", "memory", "expect"}
     assert schema["required"] == ["input", "stages", "output"]
     assert len(schema["properties"]["stages"]["items"]["anyOf"]) == len(registry()) + 1  # and the user's own

@@ -17,7 +17,7 @@ import pyarrow as pa
 from dataselect.core.clock import Clock
 from dataselect.core.errors import DataselectError
 from dataselect.core.pieces import Piece
-from dataselect.engine.columns import ascending, describe_texts
+from dataselect.engine.columns import ascending, describe_texts, distinct
 from dataselect.engine.exact import ShingleSink
 from dataselect.engine.job import Context, figures
 from dataselect.io.bundle import BundleWriter
@@ -170,7 +170,7 @@ def match_keys(context: Context, call: MatchCall) -> Figures:
         bundle = context.bundle(name)
         first, last = bundle.array("index")[[start, stop]].tolist()
         new.append(bundle.array("keys", first, last))
-    wanted = np.unique(np.concatenate(new))
+    wanted = distinct(np.concatenate(new))
     clock.lap("read")
 
     def fill(writer: BundleWriter) -> dict[str, Any]:
@@ -263,7 +263,7 @@ def _has_text(part: OldPart, index: DedupIndex, rows: np.ndarray) -> np.ndarray:
 
 def _rows_of(matches: list[Any], part: int) -> np.ndarray:
     rows = [bundle.array(f"rows/{part}") for bundle in matches if f"rows/{part}" in bundle]
-    return np.unique(np.concatenate(rows)).astype(np.int64) if rows else np.empty(0, np.int64)
+    return distinct(np.concatenate(rows)).astype(np.int64) if rows else np.empty(0, np.int64)
 
 
 def _entries(bundle: Any, name: str, found: list[np.ndarray], firsts: np.ndarray) -> np.ndarray:

@@ -205,11 +205,43 @@ def ascending(keys: np.ndarray) -> np.ndarray:
     The vectorised sort of numpy 2 is not stable and not the same on all CPUs, so equal keys are put in order.
     """
     order = np.argsort(keys)
-    sorted_keys = keys[order]
-    equal = sorted_keys[1:] == sorted_keys[:-1]
-    tied = np.flatnonzero(np.append(equal, False) | np.append(False, equal))
-    order[tied] = order[tied][np.lexsort((order[tied], sorted_keys[tied]))]
+    _order_ties(order, keys)
     return order
+
+
+def members_ascending(bucket: np.ndarray, texts: np.ndarray, ranks: np.ndarray) -> np.ndarray:
+    """int64[n]: np.lexsort((ranks, texts, bucket)), five times as fast where few texts are equal.
+
+    bucket uint32, texts uint64, ranks of any integer type.
+    """
+    n_bits = np.uint64(int(bucket.max(initial=0)).bit_length())
+    keys = texts >> n_bits  # the bucket, and of the text's hash what there is room for
+    keys |= bucket.astype(np.uint64) << (np.uint64(64) - n_bits) if n_bits else np.uint64(0)
+    order = np.argsort(keys)
+    _order_ties(order, keys, texts, ranks)
+    return order
+
+
+def _order_ties(order: np.ndarray, keys: np.ndarray, *others: np.ndarray) -> None:
+    """Among equal keys, order by `others`, the first of them first, and then by place; in place."""
+    new = np.ones(len(keys) + 1, bool)
+    in_order = keys[order]
+    np.not_equal(in_order[1:], in_order[:-1], out=new[1:-1])
+    tied = np.flatnonzero(~(new[1:] & new[:-1]))
+    del in_order
+    of = order[tied]
+    order[tied] = of[np.lexsort((of, *(values[of] for values in reversed(others)), keys[of]))]
+
+
+def distinct(values: np.ndarray) -> np.ndarray:
+    """The different values, ascending; `values` are sorted in place.
+
+    numpy's `unique` puts them into a hash table first: 40 times as slow, and 40 bytes a value.
+    """
+    values.sort()
+    new = np.ones(len(values), bool)
+    np.not_equal(values[1:], values[:-1], out=new[1:])
+    return values[new]
 
 
 class SampleSink:

@@ -1,7 +1,7 @@
 """Tasks of a dedup: ranks, candidate pairs of equal keys, their verification, and who survives.
 
 Pairs are exchanged by key range (`group_keys`) and then by rank range (`verify_pairs`), through files; a task
-holds one range. What grows with the corpus in memory is about 20 bytes a document, in `join_groups`.
+holds one range. What grows with the corpus in memory is JOIN_BYTES a document, in `join_groups`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import fnmatch
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, cast
 
 import numpy as np
@@ -17,12 +18,12 @@ import pyarrow as pa
 
 from dataselect.core.clock import Clock
 from dataselect.core.errors import DataselectError
-from dataselect.engine.columns import pack
+from dataselect.engine.columns import distinct, members_ascending, pack
 from dataselect.engine.docs import DocNames, Docs, Exchange, Places, packed, unpacked
 from dataselect.engine.inputs import SegmentRefs, input_columns
 from dataselect.engine.job import Context, figures
 from dataselect.engine.old_matches import OldMatches
-from dataselect.engine.survivors import Edges, Rule, rule_of
+from dataselect.engine.survivors import Edges, Rule, cluster_sizes, rule_of
 from dataselect.io.bundle import Bundle, BundleWriter
 from dataselect.io.dedup_index import INDEX_BITS
 from dataselect.io.hash_index import find
@@ -31,13 +32,17 @@ from dataselect.stages.instants import instants
 
 Figures = dict[str, Any]
 
+JOIN_BYTES = 16
+"""Memory of `join_groups` for a document; 24 with survivors: component and larger_clusters: split."""
 RANK_BITS = 10
 """Pairs are indexed by 2^RANK_BITS equal ranges of the worse document's rank."""
 
 _CLOSED_MEMBERS = 16
 """A bucket of so many members is compared pair by pair; see kernels.groups.n_leaders."""
 _CHUNK = 1 << 19
-"""Pairs whose signatures are held at a time: 2 x 64 MB with 128 hashes. Each chunk opens all segments."""
+"""Pairs that are judged at a time, with their signatures: 2 x 64 MB. Each chunk opens all segments."""
+_SLICE = 1 << 21
+"""Members of buckets that are put in order at a time."""
 _MORE = 4
 """So many times the documents of undecided pairs are read with them, so that no later read is needed."""
 _NO_PAIRS = np.empty(0, np.uint64)
@@ -131,28 +136,27 @@ def group_keys(context: Context, call: GroupCall) -> Figures:
     clock = Clock()
     docs = Docs(context, call.exchange)
     near = isinstance(context.stages[call.exchange.stage], NearDedupStage)
-    keys, numbers, bucket, n_groups, largest = _shared_keys(context, call, docs)
+    numbers, bucket, tells, n_groups, largest = _shared_keys(context, call, docs)
     clock.lap("read")
     texts = docs.text_hashes(numbers) if near else np.zeros(len(numbers), np.uint64)
-    ranks = docs.ranks(numbers)
-    order = np.lexsort((ranks, texts, bucket))
-    keys, bucket, texts, ranks = keys[order], bucket[order], texts[order], ranks[order]
-    first = np.ones(len(keys), bool)
-    first[1:] = (bucket[1:] != bucket[:-1]) | (texts[1:] != texts[:-1])
-    same_text_as = np.maximum.accumulate(np.where(first, np.arange(len(keys)), 0))
-    # Copies share all bands, so that one tells of them all.
-    is_copy = ~first & (keys & np.uint64((1 << BAND_BITS) - 1) == 0) if near else ~first
-    copies = np.unique(packed(ranks[is_copy], ranks[same_text_as[is_copy]]))
-    members, bucket = ranks[first].astype(np.uint32), bucket[first]
-    starts = np.append(np.flatnonzero(np.diff(bucket, prepend=-1)), len(bucket)).astype(np.int64)
+    parts = [
+        _different_texts(bucket[part], texts[part], docs.ranks(numbers[part]), tells[part])
+        for part in _bucket_slices(bucket)
+    ]
+    del numbers, tells, texts
+    members, bucket, copies = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    copies = distinct(copies)
+    starts = np.append(np.flatnonzero(_changes(bucket)), len(bucket)).astype(np.int64)
     members, starts = _of_size(members, starts, 2)
     out = np.empty(_most_pairs(np.diff(starts)), np.uint64)
-    pairs = np.unique(out[: bucket_pairs(members, starts, np.empty(0, np.uint8), out)])
+    pairs = distinct(out[: bucket_pairs(members, starts, np.empty(0, np.uint8), out)])
+    del out
     open_members, open_starts = _of_size(members, starts, _CLOSED_MEMBERS + 1)
     if call.exchange.old is not None:
         with_old = _pairs_with_old(context, call, docs)
         pairs, copies = (
-            (np.union1d(pairs, with_old), copies) if near else (pairs, np.union1d(copies, with_old))
+            distinct(np.concatenate([values, with_old])) if of_old else values
+            for values, of_old in ((pairs, near), (copies, not near))
         )
     clock.lap("group")
 
@@ -167,32 +171,73 @@ def group_keys(context: Context, call: GroupCall) -> Figures:
     return {"digest": context.commit(call.artifact, fill)} | figures(clock)
 
 
+def _changes(values: np.ndarray) -> np.ndarray:
+    """bool[n]: where a value differs from the one before it."""
+    out = np.ones(len(values), bool)
+    np.not_equal(values[1:], values[:-1], out=out[1:])
+    return out
+
+
+def _bucket_slices(bucket: np.ndarray) -> Iterator[slice]:
+    """Runs of whole buckets, of _SLICE members or little more: ordering them takes 70 bytes a member."""
+    starts = np.append(np.flatnonzero(_changes(bucket)), len(bucket))
+    cuts = starts[np.searchsorted(starts, np.arange(_SLICE, len(bucket), _SLICE))]
+    yield from (slice(a, b) for a, b in pairwise([0, *np.unique(cuts).tolist(), len(bucket)]))
+
+
+def _different_texts(
+    bucket: np.ndarray, texts: np.ndarray, ranks: np.ndarray, tells: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(rank uint32[n], bucket uint32[n], pairs uint64[m]) of members with their buckets, ascending.
+
+    Of every text of a bucket the best document, in the order of the texts' hashes; and pairs of the others,
+    where the bucket tells of copies, with that one.
+    """
+    order = members_ascending(bucket, texts, ranks)
+    bucket, tells = bucket[order], tells[order]
+    texts, ranks = texts[order], ranks[order]
+    first = _changes(bucket) | _changes(texts)
+    best, copies = np.flatnonzero(first), np.flatnonzero(~first & tells)
+    best_of = best[np.searchsorted(best, copies, "right") - 1]
+    return ranks[first].astype(np.uint32), bucket[first], packed(ranks[copies], ranks[best_of])
+
+
 def _shared_keys(
     context: Context, call: GroupCall, docs: Docs
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int, int]:
-    """Keys that several documents have: (keys, document numbers, number of the key's group), sorted by key.
+    """Documents that share a key, by key: (numbers, number of the key's group, whether the key tells copies).
 
+    Copies of a text share all bands, so that the first one tells of them all; of a DedupStage every key does.
     And how many groups there are, and the size of the largest, those of one document included.
     """
     keys, numbers, check = _partition(context, call, docs)
     order = np.argsort(keys) if check is None else np.lexsort((check, keys))  # equal keys: in any order
     keys = keys[order]
-    new = np.ones(len(keys), bool)
-    new[1:] = keys[1:] != keys[:-1]
+    new = _changes(keys)
     if check is not None:
-        check = check[order]
-        new[1:] |= check[1:] != check[:-1]
-    starts = np.flatnonzero(new)
-    sizes = np.diff(np.append(starts, len(keys)))
-    shared = np.repeat(sizes > 1, sizes)
-    bucket = np.repeat(np.arange(len(sizes)), sizes)[shared]
-    return keys[shared], numbers[order[shared]], bucket, len(sizes), int(sizes.max(initial=0))
+        new |= _changes(check[order])
+        del check
+    shared = ~new
+    shared[:-1] |= shared[1:]
+    numbers = numbers[order[shared]]
+    del order
+    tells = keys[shared] & np.uint64((1 << BAND_BITS) - 1) == 0
+    if not isinstance(context.stages[call.exchange.stage], NearDedupStage):
+        tells[:] = True
+    starts = np.flatnonzero(new[shared])
+    sizes = np.diff(starts, append=len(numbers))
+    largest = int(sizes.max(initial=min(len(keys), 1)))
+    bucket = np.repeat(np.arange(len(sizes), dtype=np.uint32), sizes)
+    return numbers, bucket, tells, int(np.count_nonzero(new)), largest
 
 
 def _pairs_with_old(context: Context, call: GroupCall, docs: Docs) -> np.ndarray:
-    """uint64[n]: each new document of a bucket with its old ones; of many, the first by hashes of text."""
-    old, step = docs.old, (1 << INDEX_BITS) // call.n_partitions
-    start, stop = old.array("index")[[call.number * step, (call.number + 1) * step]].tolist()
+    """uint64[n]: each new document of a bucket with its old ones; of many, the first by hashes of text.
+
+    A pair may be there twice.
+    """
+    old = docs.old
+    start, stop = key_range(old, call.number, call.n_partitions)
     rows = old.array("rows", start, stop)
     old_keys, *old_check = (old.array(name, start, stop) for name in ("keys", "check") if name in old)
     order = np.lexsort((rows, old.array("text_hash")[rows], *old_check, old_keys))
@@ -207,32 +252,49 @@ def _pairs_with_old(context: Context, call: GroupCall, docs: Docs) -> np.ndarray
     for k in range(_CLOSED_MEMBERS):
         there = np.flatnonzero((first >= 0) & (first + k < last))
         pairs.append(packed(docs.ranks(numbers[there]), docs.ranks(rows[first[there] + k])))
-    return np.unique(np.concatenate(pairs))
+    return np.concatenate(pairs)
 
 
 def _partition(
     context: Context, call: GroupCall, docs: Docs
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    step = (1 << INDEX_BITS) // call.n_partitions
-    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray | None]] = []
+    """Keys uint64[n], document numbers uint32[n], and checks uint64[n] where the stage has any."""
+    keys, numbers, checks = [_NO_PAIRS], [np.empty(0, np.uint32)], []
     for segment, name in enumerate(call.exchange.keys):
         bundle = context.bundle(name)
         if call.number == 0:
             bundle.check()  # ranges and rows are read unchecked from here on
-        start, stop = bundle.array("index")[[call.number * step, (call.number + 1) * step]]
+        start, stop = key_range(bundle, call.number, call.n_partitions)
         if start == stop:
             continue
         rows = bundle.array("rows", start, stop)
         reach = docs.alive(segment)[rows]
-        check = bundle.array("check", start, stop)[reach] if "check" in bundle else None
-        parts.append(
-            (bundle.array("keys", start, stop)[reach], rows[reach] + docs.first_docs[segment], check)
-        )
-    if not parts:
-        return np.empty(0, np.uint64), np.empty(0, np.int64), None
-    keys, numbers, checks = zip(*parts, strict=True)
-    check = None if checks[0] is None else np.concatenate(cast("tuple[np.ndarray, ...]", checks))
-    return np.concatenate(keys), np.concatenate(numbers), check
+        keys.append(bundle.array("keys", start, stop)[reach])
+        numbers.append((rows[reach] + docs.first_docs[segment]).astype(np.uint32))
+        if "check" in bundle:
+            checks.append(bundle.array("check", start, stop)[reach])
+    return _joined(keys), _joined(numbers), _joined(checks) if checks else None
+
+
+def key_range(bundle: Bundle, number: int, n_partitions: int) -> tuple[int, int]:
+    """First and last + 1 place of a partition's keys in an exchange file.
+
+    Its index knows 2^INDEX_BITS ranges; smaller ones are looked for among the keys, which are sorted.
+    """
+    first, last = number << INDEX_BITS, (number + 1) << INDEX_BITS
+    start, stop = bundle.array("index")[[first // n_partitions, -(-last // n_partitions)]].tolist()
+    if n_partitions > 1 << INDEX_BITS:
+        keys, shift = bundle.array("keys", start, stop), 65 - n_partitions.bit_length()
+        stop = start + int(np.searchsorted(keys, np.uint64((number + 1 << shift) - 1), "right"))
+        start += int(np.searchsorted(keys, np.uint64(number << shift)))
+    return start, stop
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    """Concatenated; `parts` are given up, so that only one list of them is there twice."""
+    whole = np.concatenate(parts)
+    parts.clear()
+    return whole
 
 
 def _of_size(members: np.ndarray, starts: np.ndarray, least: int) -> tuple[np.ndarray, np.ndarray]:
@@ -281,12 +343,16 @@ def verify_pairs(context: Context, call: VerifyCall) -> Figures:
     clock = Clock()
     found: dict[str, np.ndarray] = {}
     for name in ("pairs", "copies"):
-        parts = [_NO_PAIRS]
-        for group in call.groups:
+        found[name] = _NO_PAIRS
+        parts: list[np.ndarray] = []
+        for i, group in enumerate(call.groups):
             bundle = context.bundle(group)
             index = bundle.array(f"{name}_index")
             parts.append(bundle.array(name, int(index[call.start]), int(index[call.stop])))
-        found[name] = np.unique(np.concatenate(parts))
+            # A pair is in as many partitions as it has bands in common, so few of all are different.
+            if i == len(call.groups) - 1 or sum(map(len, parts)) > max(_CHUNK, len(found[name])):
+                found[name] = distinct(_joined([found[name], *parts]))
+                parts = []
     n_candidates = len(found["pairs"])
     clock.lap("read")
     comparer = Comparer(context, call.exchange)
@@ -361,9 +427,7 @@ class Comparer:
             verdicts[without] = estimates[without] >= self._stage.threshold
         similarity, duplicate = estimates.copy(), verdicts == 1
         open_pairs = np.flatnonzero(verdicts < 0)
-        at = np.searchsorted(self._exact_pairs, pairs[open_pairs])
-        known = at < len(self._exact_pairs)
-        known[known] = self._exact_pairs[at[known]] == pairs[open_pairs[known]]
+        at, known = _found(self._exact_pairs, pairs[open_pairs])
         exact = self._exact[at[known]]
         gone = np.isnan(exact)  # old documents whose texts have changed
         similarity[open_pairs[known]] = np.where(gone, estimates[open_pairs[known]], exact)
@@ -419,9 +483,9 @@ def _write_undecided(
     """`more`: ranks of other documents to read at the same time, unless they are many more."""
     writer.add_array("pairs", pairs)
     n_docs = 0
-    ranks = np.unique(np.concatenate(unpacked(pairs)))
+    ranks = distinct(np.concatenate(unpacked(pairs)))
     if len(more) <= _MORE * len(ranks):
-        ranks = np.union1d(ranks, more)
+        ranks = distinct(np.concatenate([ranks, more]))
     numbers = np.sort(docs.numbers(ranks))
     bounds = np.searchsorted(numbers, docs.first_docs)
     for segment in np.flatnonzero(np.diff(bounds)).tolist():
@@ -447,7 +511,7 @@ class _Rounds:
         self.docs = Docs(context, call.exchange)
         self._more: tuple[np.ndarray, np.ndarray | None] = (_NO_PAIRS, None)
         self._missing: list[np.ndarray] = [_NO_PAIRS]
-        self._touched: list[np.ndarray] = [np.empty(0, np.int64)]
+        self._touched = np.zeros(self.docs.n_docs, bool)
         self.n_rounds = 0
 
     @cached_property
@@ -456,15 +520,15 @@ class _Rounds:
 
     def undecided(self) -> np.ndarray:
         """uint64[n]: pairs whose exact similarity is not known, of the last round and so of all."""
-        return np.unique(np.concatenate(self._missing))
+        return distinct(np.concatenate(self._missing))
 
     def soon(self) -> np.ndarray:
-        """int64[n]: ranks of documents in buckets that changed.
+        """int64[n]: ranks, ascending, of documents in buckets that changed.
 
         While similarities are missing, rounds go on with what signatures say. The true course differs a
         little, and the pairs that it meets besides are of these documents.
         """
-        return np.unique(np.concatenate(self._touched))
+        return np.flatnonzero(self._touched)
 
     def settle(self) -> Rule:
         """Run all rounds; the rule in its final state."""
@@ -478,6 +542,7 @@ class _Rounds:
             if not isinstance(self._stage, NearDedupStage) or not self._find_more(before, kept):
                 return rule
             before = kept
+            del rule  # 8 bytes a document, before the next one has as many
 
     def edges(self) -> Iterator[Edges]:
         """All duplicates by ascending ranges of ranks: what the rule decides by."""
@@ -503,13 +568,19 @@ class _Rounds:
             copies = bundle.array("copies")
             last = i == len(self._call.verified) - 1
             stop = len(more) if last else int(np.searchsorted(more, bundle.array("end")[0]))
-            pairs = np.concatenate([pairs, more[done:stop]])
-            if matches is not None and more_matches is not None:
-                matches = np.concatenate([matches, more_matches[done:stop]])
+            if stop > done:
+                pairs = np.concatenate([pairs, more[done:stop]])
+                order = np.argsort(pairs)  # of equal ones all is equal
+                pairs = pairs[order]
+                if matches is not None and more_matches is not None:
+                    matches = np.concatenate([matches, more_matches[done:stop]])[order]
             done = stop
-            duplicate, similarity, missing = self._comparer.judge(pairs, matches)
-            self._missing.append(pairs[missing])
-            yield _with_copies(pairs[duplicate], similarity[duplicate], copies)
+            for part, of_copies in _chunks(pairs, copies):
+                duplicate, similarity, missing = self._comparer.judge(
+                    pairs[part], None if matches is None else matches[part]
+                )
+                self._missing.append(pairs[part][missing])
+                yield _with_copies(pairs[part][duplicate], similarity[duplicate], copies[of_copies])
 
     def _find_more(self, before: np.ndarray, kept: np.ndarray) -> bool:
         """Candidates of open buckets that lost members; whether there is a pair not seen before."""
@@ -522,10 +593,10 @@ class _Rounds:
             members, starts = _changed(members, starts, before, kept)
             if not len(members):
                 continue
-            self._touched.append(np.unique(members).astype(np.int64))
+            self._touched[members] = True
             out = np.empty(_most_pairs(np.diff(starts)), np.uint64)
-            pairs = np.unique(out[: bucket_pairs(members, starts, kept, out)])
-            pairs = pairs[~np.isin(pairs, self._more[0])]
+            pairs = distinct(out[: bucket_pairs(members, starts, kept, out)])
+            pairs = pairs[~_found(self._more[0], pairs)[1]]
             pairs, matches = self._comparer.likely(pairs)
             duplicate, _, missing = self._comparer.judge(pairs, matches)
             new = duplicate | missing
@@ -536,6 +607,14 @@ class _Rounds:
         found = [matches for matches in more_matches if matches is not None]
         self._more = pairs, np.concatenate(found)[first] if found else None
         return n_new > 0
+
+
+def _found(ascending: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(place int64[n], is there bool[n]) of values among ascending ones."""
+    at = np.searchsorted(ascending, values)
+    there = at < len(ascending)
+    there[there] = ascending[at[there]] == values[there]
+    return at, there
 
 
 def _changed(
@@ -549,6 +628,14 @@ def _changed(
     return members[np.repeat(changed, sizes)], np.concatenate([[0], np.cumsum(sizes[changed])]).astype(
         np.int64
     )
+
+
+def _chunks(pairs: np.ndarray, copies: np.ndarray) -> Iterator[tuple[slice, slice]]:
+    """Both ascending: slices of at most _CHUNK pairs, and of the copies between these."""
+    cuts = np.arange(_CHUNK, len(pairs), _CHUNK)
+    of_pairs = pairwise([0, *cuts.tolist(), len(pairs)])
+    of_copies = pairwise([0, *np.searchsorted(copies, pairs[cuts]).tolist(), len(copies)])
+    yield from ((slice(*a), slice(*b)) for a, b in zip(of_pairs, of_copies, strict=True))
 
 
 def _with_copies(pairs: np.ndarray, similarity: np.ndarray, copies: np.ndarray) -> Edges:
@@ -572,8 +659,7 @@ class _Answer:
         self._edges = rounds.all_edges
         self._n_rounds = rounds.n_rounds
         self._roots = rule.roots()
-        self._sizes = np.bincount(self._roots, minlength=rounds.docs.n_docs).astype(np.int32)
-        """int32[n_docs]: documents of the cluster that each one is the root of, 0 for the others."""
+        self._sizes = cluster_sizes(self._roots)
         self._check_sizes()
         self._meta = {"n_candidates": sum(context.bundle(n).meta["n_candidates"] for n in call.verified)}
         self._meta["n_exact"] = sum(len(context.bundle(n).array("pairs")) for n in call.exact)

@@ -133,9 +133,9 @@ class Docs:
         self, docs: np.ndarray, shape: tuple[int, ...], dtype: Any, load: Callable[[int, np.ndarray], Any]
     ) -> np.ndarray:
         """One value a document, in the order of `docs`; load(segment, rows ascending) gives those of one."""
-        order = np.argsort(docs, kind="stable")
+        order = np.argsort(docs)
         in_order = docs[order]
-        bounds = np.searchsorted(in_order, self.first_docs)
+        bounds = np.searchsorted(in_order, self.first_docs.astype(docs.dtype))  # of another type: a copy
         out = np.empty((len(docs), *shape), dtype)
         for segment in np.flatnonzero(np.diff(bounds)).tolist():
             of = order[bounds[segment] : bounds[segment + 1]]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 import numpy as np
 import pyarrow as pa
 
-from dataselect.engine.columns import ascending
+from dataselect.engine.columns import ascending, distinct
 from dataselect.engine.inputs import SegmentRefs, input_columns
 from dataselect.engine.job import Context
 from dataselect.io.bundle import BundleWriter
@@ -79,7 +79,7 @@ def _indexed(
         n_written += int(copies.sum())
         chosen = np.flatnonzero((copies > 0)[bundle.array("rows")])
         rows = bundle.array("rows")[chosen]
-        with_keys = np.unique(rows)
+        with_keys = distinct(rows.copy())
         found: dict[str, Any] = {
             "keys": bundle.array("keys")[chosen],
             "rows": np.searchsorted(with_keys, rows) + n_docs,

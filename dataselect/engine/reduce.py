@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from dataselect.core.clock import Clock
-from dataselect.engine.columns import pack, unpack
+from dataselect.engine.columns import distinct, pack, unpack
 from dataselect.engine.inputs import SegmentRefs
 from dataselect.engine.job import Context, figures
 from dataselect.engine.resolve import pool_batch, resolve
@@ -161,7 +161,7 @@ def _repeated_keys(pool: Pool) -> int:
     for part in range(n_parts):
         keys = [batch.keys[:, 1][batch.keys[:, 0] % np.uint64(n_parts) == part] for batch in pool.batches()]
         in_part = np.concatenate(keys)
-        n_repeated += len(in_part) - len(np.unique(in_part))
+        n_repeated += len(in_part) - len(distinct(in_part))
     return n_repeated
 
 

@@ -12,6 +12,8 @@ import numpy as np
 from dataselect.engine.docs import unpacked
 from dataselect.stages.base import DedupStage, NearDedupStage
 
+_CHUNK = 1 << 20
+
 Edges = tuple[np.ndarray, np.ndarray, np.ndarray]
 """pairs uint64[n], worse << 32 | better, ascending; similarity float32[n]; is a copy uint8[n]."""
 
@@ -37,7 +39,7 @@ class Rule:
         """Fill in `best`, where `add` could not."""
 
     def roots(self) -> np.ndarray:
-        """int64 or uint32[n_docs]: the kept document whose cluster each one belongs to."""
+        """uint32[n_docs]: the kept document whose cluster each one belongs to."""
         return self.keeper
 
 
@@ -56,12 +58,14 @@ class Index(Rule):
     def add(self, pairs: np.ndarray, similarity: np.ndarray, is_copy: np.ndarray) -> None:
         worse, better = unpacked(pairs)
         worse, first = np.unique(worse, return_index=True)
+        new = self.keeper[worse] == worse  # else an earlier call had better ones for it
+        worse, first = worse[new], first[new]
         self.keeper[worse], self.best[worse] = better[first], similarity[first]
 
     def roots(self) -> np.ndarray:
         from dataselect.kernels.groups import find_roots
 
-        parent = self.keeper.astype(np.int64)
+        parent = self.keeper.copy()
         find_roots(parent)
         return parent
 
@@ -72,7 +76,7 @@ class Component(Rule):
     def __init__(self, n_docs: int, split_over: int | None = None) -> None:
         """split_over: components of more documents are decided greedily instead, each as if it were alone."""
         super().__init__(n_docs)
-        self._parent = np.arange(n_docs, dtype=np.int64)
+        self._parent = self.keeper if split_over is None else self.keeper.copy()
         self._split_over = split_over
         self._greedy = None if split_over is None else Greedy(n_docs)
 
@@ -88,10 +92,9 @@ class Component(Rule):
         from dataselect.kernels.groups import find_roots
 
         find_roots(self._parent)
-        self.keeper = self._parent.astype(np.uint32)
         if self._split_over is not None and self._greedy is not None:
-            large = np.bincount(self._parent)[self._parent] > self._split_over
-            self.keeper[large] = self._greedy.keeper[large]
+            large = cluster_sizes(self._parent)[self._parent] > self._split_over
+            self.keeper = np.where(large, self._greedy.keeper, self._parent)
         return super().kept()
 
     def finish(self, edges: Iterable[Edges]) -> None:
@@ -104,6 +107,14 @@ class Component(Rule):
         if self._greedy is not None:  # also copies of what a split component drops
             apart = self.keeper != self._parent
             self.best[apart] = self._greedy.best[apart]
+
+
+def cluster_sizes(roots: np.ndarray) -> np.ndarray:
+    """int32[n_docs]: documents of the cluster that each one is the root of, 0 for the others."""
+    sizes = np.zeros(len(roots), np.int32)
+    for start in range(0, len(roots), _CHUNK):  # of all at once numpy would make 64-bit indices
+        np.add.at(sizes, roots[start : start + _CHUNK].astype(np.intp), np.int32(1))
+    return sizes
 
 
 def rule_of(stage: DedupStage, n_docs: int) -> Rule:

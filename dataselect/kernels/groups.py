@@ -26,12 +26,12 @@ def _root(parent: np.ndarray, member: int) -> int:
     return member
 
 
-@njit(types.void(I64, I64, types.int64[::1]), cache=True, nogil=True)
+@njit(types.void(I64, I64, types.uint32[::1]), cache=True, nogil=True)
 def connect(left: np.ndarray, right: np.ndarray, parent: np.ndarray) -> None:
     """Union the components of left[i] and right[i] for every i; a component's root is its smallest member.
 
     left, right  int64[n_edges]  members, 0 <= member < n
-    parent       int64[n]        updated in place; starts as 0, 1, ..., n - 1; parent[i] <= i always
+    parent       uint32[n]       updated in place; starts as 0, 1, ..., n - 1; parent[i] <= i always
 
     Components depend on the set of edges alone, not on their order; `find_roots` gives them in a normal form.
     Raises IndexError for a member outside 0 .. n - 1, and then has changed nothing.
@@ -50,11 +50,11 @@ def connect(left: np.ndarray, right: np.ndarray, parent: np.ndarray) -> None:
             parent[a] = b
 
 
-@njit(types.void(types.int64[::1]), cache=True, nogil=True)
+@njit(types.void(types.uint32[::1]), cache=True, nogil=True)
 def find_roots(parent: np.ndarray) -> None:
     """Flatten in place: parent[i] becomes the root of i, the smallest member of its component.
 
-    parent  int64[n]  as `connect` leaves it: parent[i] <= i, so one ascending pass is enough
+    parent  uint32[n]  as `connect` leaves it: parent[i] <= i, so one ascending pass is enough
     """
     for member in range(parent.size):
         parent[member] = parent[parent[member]]

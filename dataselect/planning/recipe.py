@@ -142,6 +142,12 @@ class _Document(BaseModel):
     work: str = Field(
         ".dataselect", description="the store of intermediate results; may be deleted at any time"
     )
+    memory: ByteSize = Field(
+        1 << 30,
+        ge=1024,
+        description="about what a task of a dedup holds at most, besides some bytes a document in its last "
+        "task; changes no result",
+    )
     expect: Expect = Expect.model_validate({})
 
 
@@ -168,6 +174,7 @@ class Recipe(BaseModel):
     """Optional stages that are not run, each with the reason."""
     output: OutputSpec
     work: str
+    memory: int
     expect: Expect
 
 
@@ -227,6 +234,7 @@ class _Checker:
             left_out=self._left_out,
             output=output,
             work=_absolute(document.work, folder),
+            memory=document.memory,
             expect=document.expect,
         )
 

@@ -9,11 +9,11 @@ from pydantic import ValidationError
 
 from dataselect.core.errors import RecipeError
 from dataselect.core.lsh import candidate_probability
+from dataselect.engine.dedup import JOIN_BYTES
 from dataselect.planning.recipe import explain
 from dataselect.stages.minhash_dedup import MinhashDedup
 
 _BAR = 30
-_JOIN_BYTES = 20  # a document, in engine.dedup.join_groups
 
 
 def describe(threshold: float, num_perm: int, bands: str, n_docs: int) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def describe(threshold: float, num_perm: int, bands: str, n_docs: int) -> dict[s
         ],
         "docs": n_docs,
         "disk_bytes": n_docs * stage.bytes_per_doc(),
-        "memory_bytes": n_docs * _JOIN_BYTES,
+        "memory_bytes": n_docs * JOIN_BYTES,
     }
 
 

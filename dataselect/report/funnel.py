@@ -7,6 +7,10 @@ from typing import Any
 from dataselect.report.cells import table
 from dataselect.report.mixture import selection_lines
 
+_CLUSTERS = 5  # of a dedup that are named
+_DROPPED = 2  # documents of each, besides the one that stays
+_NAME = 24  # characters
+
 
 def render(report: dict[str, Any]) -> str:
     """Lines for people; the same figures are in the report's JSON."""
@@ -85,18 +89,32 @@ def _lengths(stage: dict[str, Any]) -> list[str]:
 
 
 def _clusters(dedup: dict[str, Any]) -> list[str]:
-    """How many clusters a dedup found, and which is the largest."""
+    """How many clusters a dedup found, and a line for each of the largest."""
     clusters = dedup["clusters"]
     if not clusters["n"]:
         return []
-    name, largest = dedup["stage"].split(":", 1)[1], clusters["largest"][0]
     compared = f", {dedup['n_candidates']:,} pairs compared" if dedup["n_candidates"] else ""
     compared += f", {dedup['n_exact']:,} of them exactly" if dedup["n_exact"] else ""
-    places = [row["id"] or f"{row['shard']}:{row['row']}" for row in (largest["kept"], *largest["dropped"])]
-    dots = ", ..." if largest["size"] > len(places) else ""
     compared += f", {dedup['n_matched_old']:,} documents match old ones" if "n_matched_old" in dedup else ""
-    found = f"{name}: {clusters['n']:,} clusters{compared}"
-    return [f"{found}; the largest has {largest['size']:,} documents ({', '.join(places)}{dots})"]
+    largest = clusters["largest"][:_CLUSTERS]
+    width = len(f"{largest[0]['size']:,}")
+    found = f"{dedup['stage'].split(':', 1)[1]}: {clusters['n']:,} clusters{compared}; the largest:"
+    return [found, *(f"  {_cluster(cluster, width)}" for cluster in largest)]
+
+
+def _cluster(cluster: dict[str, Any], width: int) -> str:
+    kept, *dropped = (
+        _shortened(row["id"] or f"{row['shard']}:{row['row']}")
+        for row in (cluster["kept"], *cluster["dropped"][:_DROPPED])
+    )
+    dots = ", ..." if cluster["size"] > 1 + len(dropped) else ""
+    least = cluster["least_similarity"]
+    similar = "" if least in (None, 1) else f", J >= {least:.2f}"
+    return f"{cluster['size']:>{width},} documents{similar}: {kept} stays for {', '.join(dropped)}{dots}"
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= _NAME else f"{name[: _NAME // 2 - 2]}...{name[-_NAME // 2 + 1 :]}"
 
 
 def _mb(n_bytes: int) -> str:

@@ -100,11 +100,15 @@ class MinhashDedup(NearDedupStage):
         return {"words": minhash.WORDS, "chars": minhash.CHARS, "auto": minhash.AUTO}[self.tokens]
 
     def dedup_keys(self, texts: Texts) -> DedupKeys:
+        signatures, docs = self._signatures(texts)
+        return self.band_keys(signatures, docs)
+
+    def band_keys(self, signatures: np.ndarray, docs: np.ndarray) -> DedupKeys:
+        """Keys of a batch with signatures uint32[n_docs, num_perm], of which `docs` int64 have any token."""
         from dataselect.kernels.minhash import band_hashes, compact_signatures
 
         bands, rows = self.bands_rows()
-        signatures, docs = self._signatures(texts)
-        band_hash = np.empty((len(texts), bands), np.uint64)
+        band_hash = np.empty((len(signatures), bands), np.uint64)
         band_hashes(signatures, bands, rows, band_hash)
         keys = band_hash >> np.uint64(BAND_BITS) << np.uint64(BAND_BITS) | np.arange(bands, dtype=np.uint64)
         compact = compact_signatures(signatures) if self.uses_signatures else None
