@@ -19,7 +19,7 @@ from dataselect.core.clock import Clock
 from dataselect.core.errors import DataselectError
 from dataselect.engine.columns import pack
 from dataselect.engine.docs import DocNames, Docs, Exchange, Places, packed, unpacked
-from dataselect.engine.inputs import SegmentRefs, stage_column
+from dataselect.engine.inputs import SegmentRefs, stage_column, text_column
 from dataselect.engine.job import Context, figures
 from dataselect.engine.old_matches import OldMatches
 from dataselect.engine.survivors import Edges, Rule, rule_of
@@ -62,13 +62,12 @@ def rank_rows(context: Context, call: RankCall) -> Figures:
     keep = cast("DedupStage", context.stages[call.exchange.stage]).keep_
     values = []
     for segment, refs in enumerate(call.segments):
-        base = context.bundle(refs.base)
         if isinstance(keep, KeepBy) and keep.best is not None:
             values.append(-stage_column(context, refs, cast("int", call.column_stage), keep.best))
         elif isinstance(keep, KeepBy) and keep.source is not None:
             values.append(_source_order(keep.source, *names.shards_of(segment), refs.n_rows))
         else:
-            n_bytes = base.array("n_bytes") if "n_bytes" in base else np.zeros(refs.n_rows)
+            n_bytes = text_column(context, refs, "n_bytes", call.exchange.stage)
             values.append(-n_bytes.astype(np.float64))
     # NaN and null sort last: a document without a score is the worst.
     doc_of = np.argsort(np.concatenate(values), kind="stable").astype(np.uint32)

@@ -32,21 +32,22 @@ class LookUpCall:
 def look_up_piece(context: Context, call: LookUpCall) -> dict[str, Any]:
     """A ColumnStage's columns over the segments of a piece, for the rows that reach it."""
     clock = Clock()
-    stage, model = cast("ColumnStage", context.stages[call.stage]), context.model(call.model)
+    use, model = context.stages[call.stage].use, context.model(call.model)
     masks = context.bundle(call.alive)
     for k, (refs, artifact) in enumerate(zip(call.segments, call.artifacts, strict=True)):
         if not context.work.exists(artifact):
             alive = unpack(masks.array(f"alive/{call.first_number + k}"), refs.n_rows)
-            _look_up_segment(context, stage, model, refs, alive, artifact)
-            clock.lap(f"{call.stage}:{stage.use}")
+            _look_up_segment(context, call.stage, model, refs, alive, artifact)
+            clock.lap(f"{call.stage}:{use}")
     return figures(clock)
 
 
 def _look_up_segment(
-    context: Context, stage: ColumnStage, model: Model, refs: SegmentRefs, alive: np.ndarray, artifact: str
+    context: Context, index: int, model: Model, refs: SegmentRefs, alive: np.ndarray, artifact: str
 ) -> None:
+    stage = cast("ColumnStage", context.stages[index])
     names = stage.input_columns()
-    columns, counts = stage.look_up(input_columns(context, refs, names, alive), model)
+    columns, counts = stage.look_up(input_columns(context, refs, names, alive, index), model)
     counts = {**counts, "n_rows": refs.n_rows}
     if ORDINAL in names:
         good = unpack(context.bundle(refs.base).array("good"), refs.n_rows)

@@ -39,7 +39,7 @@ def put_piece(start: int, end: int, newline: bool, pieces: Any, n: int) -> int:
 def c4_pieces(
     text: Any, n_bytes: int, spaces: Any, breaks: Any, rules: Any, tables: Any, spare: Any, pieces: Any
 ) -> int:
-    """What C4's line filter leaves of a document, before its ends are stripped; returns the pieces' number."""
+    """What C4's line filter leaves of a document, its ends not yet stripped; returns how many pieces."""
     classes, phrases = tables
     n = position = np.int64(0)
     anything = find_phrases(text, position, n_bytes, phrases)
@@ -47,9 +47,7 @@ def c4_pieces(
         stop = min(next_set(breaks, position, n_bytes) + 1, n_bytes)
         start, end = strip(spaces, position, stop)
         position = stop
-        verdict, found, _ = judge_c4_line(
-            text, start, end, spaces, rules, classes, phrases, anything, spare
-        )
+        verdict, _, _ = judge_c4_line(text, start, end, spaces, rules, classes, phrases, anything, spare)
         if verdict != N_KEPT_LINES:
             continue
         newline, first, at = n > 0, n, start
@@ -148,9 +146,8 @@ def c4_edits(
     """What C4's line filter, as in datatrove, takes out of each document.
 
     offsets, data  as for `signals.document_counts`, and the parameters too
-    Returns (first, starts, ends, newlines): int64[n_docs + 1], int64[n], int64[n], uint8[n]. Document i is to
-    lose the bytes starts[j] to ends[j] - 1 of its own, for j from first[i] to first[i + 1] - 1, ascending, and
-    to get a newline in their place where newlines[j] is 1.
+    Returns (first, starts, ends, newlines): int64[n_docs + 1], int64[n], int64[n], uint8[n], as in
+    stages.edits.Edits; where newlines[j] is 1, one comes in the place of what goes.
     """
     n_docs, n_bytes = len(offsets) - 1, int(np.diff(offsets).max(initial=0))
     most = int(_BREAKS[data[offsets[0] : offsets[-1]]].sum()) + 2 * n_docs + 2
@@ -163,7 +160,5 @@ def c4_edits(
     first = np.empty(n_docs + 1, np.int64)
     rules = min_line_words, max_word_chars, int(terminal)
     tables = PAGE_OF, PAGES, PHRASES
-    n = _c4_edits(
-        offsets, data, rules, tables, (text, spare), (spaces, breaks), pieces, first, edits
-    )
+    n = _c4_edits(offsets, data, rules, tables, (text, spare), (spaces, breaks), pieces, first, edits)
     return first, edits[0][:n].copy(), edits[1][:n].copy(), edits[2][:n].copy()
