@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import random
 import time
 
 import numpy as np
@@ -14,7 +15,7 @@ import test_kernels
 from pydantic import ValidationError
 
 from dataselect.core.errors import RecipeError
-from dataselect.kernels import layout, reference_signals
+from dataselect.kernels import layout, line_edits, reference_signals
 from dataselect.kernels import signals as kernel
 from dataselect.kernels.arrow import text_buffers
 from dataselect.planning.recipe import load_recipe
@@ -75,6 +76,32 @@ def test_kernel_equals_its_twin_with_other_line_rules():
     np.testing.assert_array_equal(
         ours, counts_of(reference_signals, *buffers, layout.C4 | layout.LINES, 5, 2, 6, False)
     )
+
+
+@pytest.mark.parametrize("rules", [(), (0, 6, False)])
+@pytest.mark.parametrize("batch", [*BATCHES, "citations"])
+def test_edits_equal_their_twin_bit_for_bit(batch, rules):
+    parts = [
+        "A b c.",
+        "x",
+        "[1]",
+        "[edit]",
+        " ",
+        "\n",
+        "\r\n",
+        "\u2028",
+        "\x1c",
+        "use cookies ok.",
+        "[2",
+        "ü!",
+    ]
+    draw = random.Random(1)
+    texts = ["".join(draw.choices(parts, k=draw.randint(0, 30))) for _ in range(300)]
+    buffers = BATCHES.get(batch, text_buffers(pa.array(texts, pa.large_string())))
+    found = line_edits.c4_edits(*buffers, *rules)
+    for ours, expected in zip(found, reference_signals.c4_edits(*buffers, *rules), strict=True):
+        assert ours.dtype == expected.dtype
+        np.testing.assert_array_equal(ours, expected)
 
 
 def test_counts_of_a_document_do_not_depend_on_its_batch_nor_on_what_else_is_counted():
