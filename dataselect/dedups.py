@@ -90,7 +90,7 @@ class DedupPhases:
                 f"{self._in.label}: {sum(self._n_rows):,} rows; a dedup takes {MAX_DOCS:,} at most"
             )
         bases = tuple(refs.base for refs in self._in.segments)
-        exchange = Exchange(self._in.index, self._in.keys, bases, self._n_rows, self._in.mask)
+        exchange = Exchange(self._in.index, self._in.keys, bases, self._n_rows, self._in.mask, self._in.edits)
         if self._in.stage.keep_ != "first":
             exchange = replace(exchange, ranks=self._ranks(exchange))
         if self._in.against:

@@ -342,12 +342,11 @@ class Walk:
                 self._edit_chains[i] = stage
         return tuple(calls)
 
-<<<<<<< HEAD
     def _base_fingerprint(self, *more: Any) -> str:
         """Of what decides which rows are documents, and their texts and ids."""
         read = self._in.job.read
         return fingerprint("base", BASE_VERSION, read.text, read.id, read.max_row_bytes, *more)
-=======
+
     def _editors(self, upto: int) -> list[int]:
         """Those of the stages 0 .. upto - 1 that edit texts."""
         return [i for i, stage in enumerate(self._in.stages[:upto]) if stage.edits_text()]
@@ -355,7 +354,6 @@ class Walk:
     def _edits(self, number: int, upto: int) -> list[str]:
         """Artifacts that decide, with its content, the texts of a segment's rows as they reach a stage."""
         return [self._refs[number].columns[i] for i in self._editors(upto)]
->>>>>>> 74e889d (A stage may edit the text: later stages see it edited, the writer splices it into the row)
 
     def _sample_share(self, i: int) -> float:
         """Share of documents that a fit samples: a power of two, so that growth rarely changes it."""

@@ -204,6 +204,22 @@ def test_edits_are_what_several_runs_over_written_texts_would_do(corpus, project
     assert first["funnel"][-1]["out"] == whole["funnel"][3]["in"]
 
 
+def test_dedup_against_an_earlier_output_compares_what_was_written(project):
+    """By its saved index and by its shards: the texts that an edit made equal are duplicates."""
+    texts = [" ".join(corpora.words(30, name)) for name in "abc"]
+    for folder, extra in (("old", "river "), ("new", "mountain ")):
+        rows = [corpora.Doc(f"{folder}-{i}", extra + text) for i, text in enumerate(texts)]
+        rows[0] = corpora.Doc(rows[0].id, extra + " ".join(corpora.words(30, folder)))
+        corpora.write_shard(project / folder / "a.jsonl", rows)
+    dedup = {"use": "minhash_dedup", "verify": "exact"}
+    run(project, "old", [cut(WORDS), {**dedup, "save_index": True}])
+    for i, old in enumerate(("out", "out/current/shards/*.jsonl")):
+        run(project, "new", [cut(WORDS), {**dedup, "against": [old]}], f"new-{i}")
+        assert corpora.kept_ids(project / f"new-{i}") == ["new-0"]
+        found = {row["similarity"] for row in corpora.decisions(project / f"new-{i}") if not row["copies"]}
+        assert found == {1.0}
+
+
 def test_the_same_bytes_for_any_workers_batches_and_cuts(corpus, project):
     reference = run(project, corpus, ALL)
     for i, sets in enumerate((["input.batch_rows=7"], ["input.piece_bytes=8192", "input.batch_rows=9"])):

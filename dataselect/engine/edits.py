@@ -27,8 +27,9 @@ class EditSink(ColumnSink):
 
     def __init__(self, use: str, types: Mapping[str, str]) -> None:
         super().__init__(use, types)
-        self._edits: list[pa.Table] = [_EDITS.empty_table()]
+        self._edits: list[pa.Table] = []
         self._edited: list[dict[str, np.ndarray]] = []
+        self.add_edits(np.empty(0, np.int64), Edits.of([]), pa.array([], pa.large_string()))
 
     def add_edits(self, rows: np.ndarray, edits: Edits, edited: pa.Array) -> None:
         """Edits of the documents at these rows of the segment, and the texts that they make."""
@@ -43,7 +44,7 @@ class EditSink(ColumnSink):
 
     def write(self, writer: BundleWriter, n_rows: int) -> dict[str, Any]:
         writer.add_table("edits", pa.concat_tables(self._edits).combine_chunks())
-        for name in self._edited[0] if self._edited else ():
+        for name in self._edited[0]:
             writer.add_array(f"edited/{name}", np.concatenate([part[name] for part in self._edited]))
         return super().write(writer, n_rows)
 

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from dataselect.engine.job import Context
+from dataselect.io.bundle import Bundle
 from dataselect.stages.base import ORDINAL
 
 
@@ -75,13 +76,20 @@ def text_column(context: Context, refs: SegmentRefs, name: str, upto: int) -> np
     base = context.bundle(refs.base)
     if name not in base:
         return np.zeros(refs.n_rows, np.int32)
-    values = base.array(name)
+    values, rows = base.array(name).copy(), np.arange(refs.n_rows)
     for artifact in edit_artifacts(context, refs, upto):
-        bundle = context.bundle(artifact)
-        if f"edited/{name}" in bundle:
-            values = values.copy()
-            values[bundle.array("edited/row")] = bundle.array(f"edited/{name}")
+        changed, edited = edited_values(context.bundle(artifact), name, rows)
+        values[changed] = edited
     return values
+
+
+def edited_values(bundle: Bundle, name: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(which of these rows, int64[], a stage edited, as an index; n_bytes, n_words or text_hash of these)."""
+    edited = bundle.array("edited/row")
+    at = np.searchsorted(edited, rows)
+    changed = np.flatnonzero(at < len(edited))
+    changed = changed[edited[at[changed]] == rows[changed]]
+    return changed, bundle.array(f"edited/{name}")[at[changed]]
 
 
 def stage_table(context: Context, refs: SegmentRefs, stage: int) -> pa.Table:
