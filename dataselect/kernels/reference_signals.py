@@ -505,7 +505,7 @@ def c4_edits(
     max_word_chars: int = 1000,
     terminal: bool = True,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    first, edits = [0], []
+    edits = []
     for text in readable(offsets, data):
         pieces: list[tuple[int, int, bool]] = []  # what stays, and whether a newline comes before it
         start = 0
@@ -513,27 +513,77 @@ def c4_edits(
             line = raw.strip()
             if c4_line(line, min_line_words, max_word_chars, terminal)[0] == "kept":
                 at = start + len(raw) - len(raw.lstrip())
-                gaps = [at, *(at + x for m in CITATION.finditer(line) for x in m.span()), at + len(line)]
-                parts = list(zip(gaps[::2], gaps[1::2], strict=True))
-                parts = parts[:1] + [(a, b) for a, b in parts[1:] if a < b]
-                pieces += [(a, b, bool(pieces) and i == 0) for i, (a, b) in enumerate(parts)]
+                add_line(pieces, at, line, [match.span() for match in CITATION.finditer(line)])
             start += len(raw)
-        while pieces and not text[pieces[0][0] : pieces[0][1]].strip():
-            del pieces[0]
-        while pieces and not text[pieces[-1][0] : pieces[-1][1]].strip():
-            del pieces[-1]
-        if pieces:
-            (a, b, _), text_b = pieces[0], text[: pieces[-1][1]]
-            pieces[0] = a + len(text[a:b]) - len(text[a:b].lstrip()), b, False
-            pieces[-1] = pieces[-1][0], len(text_b.rstrip()), pieces[-1][2]
-        at = 0
-        for a, b, newline in [*pieces, (len(text), len(text), False)]:
-            if text[at:a] != "\n" * newline:
-                edits.append((len(text[:at].encode()), len(text[:a].encode()), newline))
-            at = b
-        first.append(len(edits))
-    starts, ends, newlines = (np.array([edit[k] for edit in edits], np.int64) for k in range(3))
-    return np.array(first, np.int64), starts, ends, newlines.astype(np.uint8)
+        edits.append(gaps(text, pieces))
+    return edit_arrays(edits)
+
+
+def refinedweb_edits(
+    offsets: np.ndarray, data: np.ndarray, max_upper: float = 0.5, min_words: int = 2, short_words: int = 10
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    edits, counts = [], []
+    for text in readable(offsets, data):
+        pieces: list[tuple[int, int, bool]] = []
+        start = n_left = 0
+        for line in text.split("\n"):
+            n_words = len(line.split())
+            drops = sum(c.isupper() for c in line) > max_upper * len(line) or n_words < min_words
+            drops |= all(re.match(r"\d", c) for c in line) or COUNTER.fullmatch(line) is not None
+            cuts = [m.span() for m in CUTS.finditer(line)] if n_words <= short_words else []
+            bounds = [0, *(bound for cut in cuts for bound in cut), len(line)]
+            left = [line[a:b] for a, b in zip(bounds[::2], bounds[1::2], strict=True)]
+            if not line or not (drops or (n_words and not "".join(left).strip())):
+                add_line(pieces, start, line, cuts)
+                n_left += sum(len(part.split()) for part in left)
+            start += len(line) + 1
+        edits.append(gaps(text, pieces))
+        counts.append((len(text.split()), len(text.split()) - n_left))
+    return *edit_arrays(edits), np.array(counts, np.int64).reshape(-1, 2)
+
+
+COUNTER = re.compile(
+    r"\W*\d[\d,.]*[kmb]?\s+(likes|shares|comments|retweets|reposts|quotes|bookmarks|upvotes|downvotes|downloads|"
+    r"views|followers)\W*",
+    re.IGNORECASE,
+)
+CUTS = re.compile(r"^(?i:sign-in)[ \t-\r]?|[ \t-\r]?(?i:read more\.\.\.)\Z|[ \t-\r]?(?i:items in cart)")
+
+
+def add_line(pieces: list[tuple[int, int, bool]], at: int, line: str, cuts: list[tuple[int, int]]) -> None:
+    """What the cuts leave of a line that begins at `at`: at least a piece, which holds the newline before."""
+    bounds = [at, *(at + bound for cut in cuts for bound in cut), at + len(line)]
+    parts = list(zip(bounds[::2], bounds[1::2], strict=True))
+    newline = bool(pieces)
+    for i, (a, b) in enumerate(parts):
+        if a < b or i == 0:
+            pieces.append((a, b, newline and i == 0))
+
+
+def gaps(text: str, pieces: list[tuple[int, int, bool]]) -> list[tuple[int, int, bool]]:
+    """Edits that leave the pieces, stripped at both ends of the text; in bytes."""
+    while pieces and not text[pieces[0][0] : pieces[0][1]].strip():
+        del pieces[0]
+    while pieces and not text[pieces[-1][0] : pieces[-1][1]].strip():
+        del pieces[-1]
+    if pieces:
+        a, b, _ = pieces[0]
+        pieces[0] = a + len(text[a:b]) - len(text[a:b].lstrip()), b, False
+        pieces[-1] = pieces[-1][0], len(text[: pieces[-1][1]].rstrip()), pieces[-1][2]
+    edits, at = [], 0
+    for a, b, newline in [*pieces, (len(text), len(text), False)]:
+        if text[at:a] != "\n" * newline:
+            edits.append((len(text[:at].encode()), len(text[:a].encode()), newline))
+        at = b
+    return edits
+
+
+def edit_arrays(
+    edits: list[list[tuple[int, int, bool]]],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    first = np.cumsum([0, *map(len, edits)]).astype(np.int64)
+    starts, ends, newlines = (np.array([e[k] for of in edits for e in of], np.int64) for k in range(3))
+    return first, starts, ends, newlines.astype(np.uint8)
 
 
 def n_sentences(line: str) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import pyarrow as pa
 from pydantic import Field
 
 from dataselect.stages.base import Model, Texts
@@ -50,5 +49,4 @@ class C4Datatrove(Preset):
         from dataselect.kernels.line_edits import c4_edits
 
         rules = self.min_line_words, self.max_word_chars, self.terminal_punctuation
-        first, starts, ends, newlines = c4_edits(texts.offsets, texts.data, *rules)
-        return Edits(first, starts, ends, pa.array(["", "\n"], pa.large_string()).take(pa.array(newlines)))
+        return Edits.of_lines(*c4_edits(texts.offsets, texts.data, *rules))

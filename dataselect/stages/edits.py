@@ -36,6 +36,11 @@ class Edits:
             pa.array([text for _, _, text in flat], pa.large_string()),
         )
 
+    @classmethod
+    def of_lines(cls, first: np.ndarray, starts: np.ndarray, ends: np.ndarray, newlines: np.ndarray) -> Edits:
+        """With a newline in the place of what goes where uint8[n] `newlines` is 1, else with nothing."""
+        return cls(first, starts, ends, pa.array(["", "\n"], pa.large_string()).take(pa.array(newlines)))
+
     @property
     def n_of_doc(self) -> np.ndarray:
         """int64[n_docs]: how many edits each document has."""
