@@ -57,7 +57,7 @@ def corpus(tmp_path_factory):
 
 
 @pytest.fixture
-def project(tmp_path):
+def project(tmp_path, serial):
     (tmp_path / "s.py").write_text(STAGE.replace("EXTRA", "0"))
     corpora.make_target(tmp_path / "target.jsonl")
     return tmp_path
@@ -227,6 +227,9 @@ def test_the_same_bytes_for_any_workers_batches_and_cuts(corpus, project):
         assert report["row_digest"] == reference["row_digest"]
         assert texts_of(project / f"other-{i}") == texts_of(project / "out")
         assert i == 1 or report["digest"] == reference["digest"]
+    own = ["--set", "work=work-3", "--set", "output.folder=other-3", "--set", "input.batch_rows=16384"]
+    code, out, err = corpora.cli("run", project / "recipe.yaml", "--workers", 2, "--json", *own)
+    assert (code, json.loads(out)["digest"]) == (0, reference["digest"]), err
 
 
 # What runs again
