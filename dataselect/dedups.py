@@ -59,6 +59,8 @@ class DedupInputs:
     shard_rows: tuple[tuple[int, ...], ...]
     """Rows of each shard of each segment: a row that moves to the next shard keeps its document number."""
     pieces: tuple[Piece, ...]
+    edits: tuple[tuple[str, ...], ...]
+    """Artifacts with the edits of each segment's texts."""
     mask: str
     ranked_by: tuple[Any, ...]
     """What decides, for each segment, the columns that `keep` goes by."""
@@ -96,7 +98,7 @@ class DedupPhases:
                 f"{self._in.label}: {sum(self._n_rows):,} rows; a dedup takes {MAX_DOCS:,} at most"
             )
         bases = tuple(refs.base for refs in self._in.segments)
-        exchange = Exchange(self._in.index, self._in.keys, bases, self._n_rows, self._in.mask)
+        exchange = Exchange(self._in.index, self._in.keys, bases, self._n_rows, self._in.mask, self._in.edits)
         if self._in.stage.keep_ != "first":
             self.ranks = self._ranks(exchange)
             exchange = replace(exchange, ranks=self.ranks)
@@ -127,7 +129,8 @@ class DedupPhases:
 
     def _ranks(self, exchange: Exchange) -> str:
         keep = self._in.stage.model_dump(mode="json", include={"keep_"})
-        key = fingerprint("rank", keep, exchange.bases, self._n_rows, self._in.ranked_by, self._where)
+        made = [keep, exchange.bases, self._in.edits, self._n_rows, self._in.ranked_by, self._where]
+        key = fingerprint("rank", *made)
         name = artifact_name("ranks", key)
         call = RankCall(exchange, self._in.segments, self._places, name)
         return self._one(self._step("rank", "dedup:rank_rows", call, name, "scores, lengths or shards"))
@@ -251,9 +254,13 @@ class DedupPhases:
             found = [(k, n) for k, n in enumerate(numbers) if f"rows/{n}" in bundle]
             if not found:
                 continue
-            rows = [[self._in.digests[n], bundle.section_digest(f"rows/{n}")] for _, n in found]
+            edits = tuple(self._in.edits[n] for _, n in found)
+            rows = [
+                [self._in.digests[n], names, bundle.section_digest(f"rows/{n}")]
+                for (_, n), names in zip(found, edits, strict=True)
+            ]
             name = artifact_name("shingles", fingerprint("shingles", self._in.fingerprint, rows))
-            call = ShinglesCall(self._in.index, self._in.pieces[piece], undecided, tuple(found), name)
+            call = ShinglesCall(self._in.index, self._in.pieces[piece], undecided, tuple(found), edits, name)
             task = f"shingles {self._in.pieces[piece].name}"
             weight = self._in.pieces[piece].n_bytes
             steps.append(self._step(task, "exact:list_shingles", call, name, "undecided pairs", weight))

@@ -640,13 +640,16 @@ def _reads(inputs: Inputs) -> list[dict[str, Any]]:
 _ROW_BYTES = 2_000  # of text, about; only for estimates
 
 
+_EDITS_BYTES = 220  # of C4's line filter for a document of 2 kB: ten edits, and what its text is like then
+
+
 def _scratch_bytes(prepared: Prepared, walk: Walk) -> int:
     """About what the work folder grows by: base columns, scores, keys, samples of pieces not yet read."""
     new = [state for state in walk.pieces if not state.complete]
     text = sum(state.piece.text_bytes for state in new)
     per_row = 41 + (40 + 16 if prepared.inputs.job.read.id else 0) + 20 * len(prepared.inputs.fields)
     for stage in prepared.inputs.stages:
-        per_row += 9 * len(stage.output_columns())
+        per_row += 9 * len(stage.output_columns()) + (_EDITS_BYTES if stage.edits_text() else 0)
         per_row += stage.bytes_per_doc() if isinstance(stage, DedupStage) else 0
     samples = 0
     for i in (i for read in prepared.inputs.reads for i, role in read.roles if role == "sample"):

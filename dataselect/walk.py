@@ -39,6 +39,7 @@ from dataselect.planning.reads import ReadPlan
 from dataselect.stages.base import (
     ORDINAL,
     PLACE_COLUMNS,
+    TEXT_SIZES,
     ColumnStage,
     DedupStage,
     FittedStage,
@@ -137,6 +138,7 @@ class Walk:
         self._shard_rows: list[list[int]] = []
         self._barrier_digests: list[dict[int, str]] = []
         self._decide = [stage.decide_fingerprint() for stage in inputs.stages]
+        self._edit_chains: dict[int, str] = {}
         self._masks: set[str] = set()
         self._first_number: dict[int, int] = {}
         self._sample_names: dict[int, list[str]] = {}
@@ -325,7 +327,9 @@ class Walk:
         if number == 0:
             fields = [Call(FIELD, "field", chains[spec.name], field=spec) for spec in self._in.fields]
             calls = [Call(BASE, "base", base), *fields]
-        filters: list[str] = []
+        # Of edits by earlier reads; which rows they cover is in `alive`.
+        filters = [self._edit_chains[i] for i in self._editors(read.opened_by or 0)]
+        calls += [Call(i, "edits", "") for i in self._editors(read.opened_by or 0)]
         for i, role in read.roles:
             if role == "rules":
                 read_fields = [chains.get(name) for name in self._in.stages[i].input_columns()]
@@ -339,12 +343,21 @@ class Walk:
             calls.append(Call(i, role, fingerprint(base, stage, filters), model, share))
             if role == "columns":
                 filters.append(fingerprint(stage, self._decide[i]))
+                self._edit_chains[i] = stage
         return tuple(calls)
 
     def _base_fingerprint(self, *more: Any) -> str:
         """Of what decides which rows are documents, and their texts and ids."""
         read = self._in.job.read
         return fingerprint("base", BASE_VERSION, read.text, read.id, read.max_row_bytes, *more)
+
+    def _editors(self, upto: int) -> list[int]:
+        """Those of the stages 0 .. upto - 1 that edit texts."""
+        return [i for i, stage in enumerate(self._in.stages[:upto]) if stage.edits_text()]
+
+    def _edits(self, number: int, upto: int) -> list[str]:
+        """Artifacts that decide, with its content, the texts of a segment's rows as they reach a stage."""
+        return [self._refs[number].columns[i] for i in self._editors(upto)]
 
     def _sample_share(self, i: int) -> float:
         """Share of documents that a fit samples: a power of two, so that growth rarely changes it."""
@@ -530,6 +543,7 @@ class Walk:
             digests=tuple(segment.digest for state in self.pieces for segment in state.segments),
             shard_rows=tuple(tuple(rows) for rows in self._shard_rows),
             pieces=tuple(state.piece for state in self.pieces),
+            edits=tuple(tuple(self._edits(number, i)) for number in range(len(segments))),
             mask=mask,
             ranked_by=tuple(self._input_artifacts(n, rank_columns) for n in range(len(segments))),
             memory_bytes=self._in.memory_bytes,
@@ -579,7 +593,7 @@ class Walk:
             "select",
             self._in.stage_fingerprints[i],
             scores,
-            [refs.base for refs in segments],
+            [[refs.base, *self._edits(number, i)] for number, refs in enumerate(segments)],
             self._digest(mask),
             self._digest(frozen) if frozen else None,
         )
@@ -630,7 +644,9 @@ class Walk:
             names = []
             for k, refs in enumerate(segments):
                 alive = masks.section_digest(f"alive/{first + k}")
-                inputs = [refs.base, self._input_artifacts(first + k, names_in), alive]
+                sized = TEXT_SIZES.intersection(names_in)
+                base = [refs.base, *(self._edits(first + k, i) if sized else [])]
+                inputs = [base, self._input_artifacts(first + k, names_in), alive]
                 names.append(
                     artifact_name("columns", fingerprint("look up", self._in.stage_fingerprints[i], inputs))
                 )

@@ -5,8 +5,9 @@
 
 For each rule: documents that datatrove drops, that we drop, that both drop, and both / either. Every rule
 is asked alone on both sides. Rules that drop fewer than 30 of the documents are also asked on made-up
-documents, real ones with more of what the rule is about. Last, words that differ, with the tokeniser's
-answer for the first.
+documents, real ones with more of what the rule is about. Then words that differ, with the tokeniser's
+answer for the first; and texts as C4's line filter leaves them, compared byte for byte where both keep the
+document.
 """
 
 from __future__ import annotations
@@ -310,6 +311,24 @@ def tokens_that_differ(texts: list[str]) -> dict[str, Any]:
     }
 
 
+def edited_texts_that_differ(texts: list[str], **params: bool) -> dict[str, Any]:
+    """Documents that both C4 filters keep, how many of these they edit, and the first whose texts differ."""
+    filters = importlib.import_module("datatrove.pipeline.filters")
+    document = importlib.import_module("datatrove.data").Document
+    block = filters.C4QualityFilter(filter_no_terminal_punct=params["terminal_punctuation"])
+    docs = [document(text=text, id="0") for text in texts]
+    preset = C4Datatrove.model_validate(params)
+    theirs = np.array([block.filter(doc) is True for doc in docs])
+    kept = np.flatnonzero(theirs & ~broken(preset, texts)).tolist()
+    batch = Texts(pa.array(texts, pa.large_string()))
+    ours = preset.edits(batch, {}).applied_to(batch.array).to_pylist()
+    return {
+        "both_keep": len(kept),
+        "edited": sum(ours[i] != texts[i] for i in kept),
+        "differ": [i for i in kept if ours[i] != docs[i].text][:5],
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -324,6 +343,7 @@ def main() -> None:
     speeds = speed(texts)
     tokens = tokens_that_differ(texts)
     remember_tokens()
+    edits = [edited_texts_that_differ(texts, terminal_punctuation=on) for on in (True, False)]
     rows = []
     for pair in pairs():
         row = compare(pair, texts)
@@ -331,7 +351,7 @@ def main() -> None:
         if pair.more and max(row["theirs"], row["ours"]) < FEW:
             rows.append(compare(pair, made_up(texts, pair.more)) | {"rule": f"{pair.name} (made-up)"})
     if options.json:
-        print(json.dumps({"rules": rows, "speed": speeds, "tokens": tokens}))
+        print(json.dumps({"rules": rows, "speed": speeds, "tokens": tokens, "edits": edits}))
         return
     print(f"{'rule':44} {'theirs':>6} {'ours':>6} {'both':>6}  both/either   agree")
     for row in rows:
@@ -343,6 +363,10 @@ def main() -> None:
         f"MB per CPU second, four filters: datatrove {speeds['datatrove']:.2f}, "
         f"ours {speeds['dataselect']:.1f}"
     )
+    for name, found in zip(("c4", "c4 as in FineWeb"), edits, strict=True):
+        print(
+            f"{name}: both keep {found['both_keep']}, edit {found['edited']}, texts differ: {found['differ']}"
+        )
     print(f"documents with another number of tokens: {tokens['documents']}, {tokens['examples']}")
 
 

@@ -20,7 +20,7 @@ Written by `scripts/make_signals_doc.py` from the code; a test keeps it up to da
 names; all by default) and drops what is outside the limits. Presets have the rules of one source, with its
 thresholds as parameters (null turns a rule off); their columns are `<preset>.<signal>`, and `as:` names
 another prefix. Columns stay in the work store: another threshold recomputes none. All stages of a read
-share one pass over the text. A fraction or ratio is 0 where there is nothing to divide by.
+that see the same text share one pass over it. A fraction or ratio is 0 where there is nothing to divide by.
 
 ## Words
 

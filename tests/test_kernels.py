@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import random
 import re
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from dataselect.kernels import (
     groups,
     hashing,
     jaccard,
+    json_strings,
     minhash,
     ngrams,
     peer_tokens,
@@ -195,6 +197,47 @@ def run_shingle_signatures(module, offsets, data):
         *minhash.shingle_hashes(offsets, data, 2), *minhash.affine32_params(19), out
     )
     return [out]
+
+
+def random_json(draw, depth=0):
+    """A value whose keys are few and sometimes escaped."""
+
+    def string(text):
+        escaped = (
+            "".join(f"\\u{u:04x}" for u in np.frombuffer(c.encode("utf-16-le"), np.uint16)) for c in text
+        )
+        plain = (c if c not in '"\\' else f"\\{c}" for c in text)
+        return '"' + "".join(draw.choice(pair) for pair in zip(plain, escaped, strict=True)) + '"'
+
+    def members():
+        for _ in range(draw.randint(0, 5)):
+            key = string(draw.choice(["text", "doc", 'é"😀', "te"]))
+            yield draw.choice(["", "\t "]).join(["", key, ":", random_json(draw, depth + 1), ""])
+
+    kind = draw.randint(0, 6 if depth < 4 else 3) if depth else 6
+    if kind == 0:
+        return draw.choice(["null", "true", "1.5e3"])
+    if kind < 4:
+        return string("".join(draw.choices([*'x{}[]:,"\\', "text", "y" * 70, "é"], k=draw.randint(0, 5))))
+    if kind == 4:
+        return "[" + ",".join(random_json(draw, depth + 1) for _ in range(draw.randint(0, 3))) + "]"
+    return "{" + ",".join(members()) + "}"
+
+
+@pytest.mark.parametrize("path", [["text"], ['é"😀'], ["doc", "text"], ["doc", "te", "doc"]])
+def test_strings_are_found_as_the_twin_finds_them(path):
+    draw = random.Random(2)
+    lines = [f" {random_json(draw)}\t".encode() for _ in range(1500)]
+    ends = np.cumsum([len(line) + 1 for line in lines]) - 1
+    starts = ends - [len(line) for line in lines]
+    data = np.frombuffer(b"\n".join(lines), np.uint8)
+    keys = [key.encode() for key in path]
+    key_ends = np.cumsum([len(key) for key in keys])
+    found, expected = (np.empty((len(lines), 2), np.int64) for _ in range(2))
+    for module, out in ((json_strings, found), (reference, expected)):
+        module.find_strings(data, starts, ends, np.frombuffer(b"".join(keys), np.uint8), key_ends, out)
+    np.testing.assert_array_equal(found, expected)
+    assert 5 < (found[:, 0] >= 0).sum() < len(lines)
 
 
 KERNELS = {

@@ -31,6 +31,7 @@ STAGES = {
     "loss_difference": ColumnStage,
     "minhash_dedup": DedupStage,
     "ngram_importance": FittedStage,
+    "refinedweb_lines": MapStage,
     "select": SelectStage,
     "url_filter": ColumnStage,
     "signals": MapStage,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import random
 import time
 
 import numpy as np
@@ -14,7 +15,7 @@ import test_kernels
 from pydantic import ValidationError
 
 from dataselect.core.errors import RecipeError
-from dataselect.kernels import layout, reference_signals
+from dataselect.kernels import layout, line_edits, reference_signals
 from dataselect.kernels import signals as kernel
 from dataselect.kernels.arrow import text_buffers
 from dataselect.planning.recipe import load_recipe
@@ -75,6 +76,75 @@ def test_kernel_equals_its_twin_with_other_line_rules():
     np.testing.assert_array_equal(
         ours, counts_of(reference_signals, *buffers, layout.C4 | layout.LINES, 5, 2, 6, False)
     )
+
+
+C4_PARTS = [
+    "A b c.",
+    "x",
+    "[1]",
+    "[edit]",
+    " ",
+    "\n",
+    "\r\n",
+    "\u2028",
+    "\x1c",
+    "use cookies ok.",
+    "[2",
+    "ü!",
+]
+REFINEDWEB_PARTS = [
+    *["Sign-in ", "Read more...", " items in cart", "3 likes", "1,0.5K  views!", "5m shares x", "AB", "99"],
+    *["\n", "\n", "a b c ", "é ", "12 34", "日本 ", "\u3000", "one two three four five six seven eight "],
+]
+EDITS = [
+    ("c4_edits", (), C4_PARTS),
+    ("c4_edits", (0, 6, False), C4_PARTS),
+    ("refinedweb_edits", (), REFINEDWEB_PARTS),
+    ("refinedweb_edits", (0.2, 0, 3), REFINEDWEB_PARTS),
+]
+
+
+@pytest.mark.parametrize("kernel, rules, parts", EDITS)
+def test_edits_equal_their_twin_bit_for_bit(kernel, rules, parts):
+    draw = random.Random(1)
+    lines = ["".join(draw.choices(parts, k=draw.randint(0, 30))) for _ in range(400)]
+    for buffers in (text_buffers(pa.array(lines, pa.large_string())), *BATCHES.values()):
+        found = getattr(line_edits, kernel)(*buffers, *rules)
+        expected = getattr(reference_signals, kernel)(*buffers, *rules)
+        for ours, theirs in zip(found, expected, strict=True):
+            assert ours.dtype == theirs.dtype
+            np.testing.assert_array_equal(ours, theirs)
+
+
+REFINEDWEB = """SIGN IN NOW PLEASE
+Sign-in  A first line of prose that is kept whole.
+12345
+  3.4k likes
+
+word
+You have 3 items in cart today Read more...
+items in cart
+A last line that has more than ten words keeps its items in cart.
+SHARE THIS
+"""
+
+
+def test_refinedweb_takes_lines_out_and_drops_what_loses_too_much():
+    cls = registry()["refinedweb_lines"]
+    texts = Texts(pa.array([REFINEDWEB, "", "All of it stays.\nEvery word."], pa.large_string()))
+    stage = cls()
+    edited = stage.edits(texts, {}).applied_to(texts.array).to_pylist()
+    assert edited[0].split("\n") == [
+        "A first line of prose that is kept whole.",
+        "",
+        "You have 3 today",
+        "A last line that has more than ten words keeps its items in cart.",
+    ]
+    assert edited[1:] == texts.array.to_pylist()[1:]
+    columns = stage.columns(texts, {})
+    assert columns["removed_words"].tolist() == [19 / 46, 0, 0]
+    assert stage.keep(columns)["removed_words > 0.05"].tolist() == [True, False, False]
+    assert cls(max_removed_words=None).keep(columns) == {}
 
 
 def test_counts_of_a_document_do_not_depend_on_its_batch_nor_on_what_else_is_counted():

@@ -274,8 +274,8 @@ def empty_texts() -> Texts:
 
 def stored_columns(bundle: Bundle, mask: np.ndarray) -> dict[str, Any]:
     """A stage's stored columns for the rows of `mask`."""
-    table = bundle.table("columns")
-    return as_columns(table if mask.all() else table.filter(pa.array(mask)))
+    table = bundle.table("columns")  # of a stage without columns it has no rows either
+    return as_columns(table if mask.all() or not table.num_columns else table.filter(pa.array(mask)))
 
 
 def _concat(arrays: list[np.ndarray], dtype: Any) -> np.ndarray:

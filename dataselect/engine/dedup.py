@@ -20,7 +20,7 @@ from dataselect.core.clock import Clock
 from dataselect.core.errors import DataselectError
 from dataselect.engine.columns import distinct, members_ascending, pack
 from dataselect.engine.docs import DocNames, Docs, Exchange, Places, packed, unpacked
-from dataselect.engine.inputs import SegmentRefs, input_columns
+from dataselect.engine.inputs import SegmentRefs, input_columns, text_column
 from dataselect.engine.job import Context, figures
 from dataselect.engine.old_matches import OldMatches
 from dataselect.engine.survivors import Edges, Rule, cluster_sizes, rule_of
@@ -70,14 +70,13 @@ def rank_rows(context: Context, call: RankCall) -> Figures:
     values = []
     n_unranked = 0
     for segment, refs in enumerate(call.segments):
-        base = context.bundle(refs.base)
         if isinstance(keep, KeepBy) and keep.column is not None:
-            values.append(-_column_values(context, refs, keep))
+            values.append(-_column_values(context, refs, keep, call.exchange.stage))
             n_unranked += int((np.isnan(values[-1]) & docs.alive(segment)).sum())
         elif isinstance(keep, KeepBy) and keep.source is not None:
             values.append(_source_order(keep.source, *names.shards_of(segment), refs.n_rows))
         else:
-            n_bytes = base.array("n_bytes") if "n_bytes" in base else np.zeros(refs.n_rows)
+            n_bytes = text_column(context, refs, "n_bytes", call.exchange.stage)
             values.append(-n_bytes.astype(np.float64))
     # NaN and null sort last: a document without a score is the worst.
     doc_of = np.argsort(np.concatenate(values), kind="stable").astype(np.uint32)
@@ -92,10 +91,10 @@ def rank_rows(context: Context, call: RankCall) -> Figures:
     return {"digest": context.commit(call.artifact, fill)} | figures(clock)
 
 
-def _column_values(context: Context, refs: SegmentRefs, keep: KeepBy) -> np.ndarray:
+def _column_values(context: Context, refs: SegmentRefs, keep: KeepBy, stage: int) -> np.ndarray:
     """float64[n_rows] of the column that `keep` names, larger is better, NaN where there is no value."""
     name, every = keep.column or "", np.ones(refs.n_rows, bool)
-    column = input_columns(context, refs, [name], every)[name]
+    column = input_columns(context, refs, [name], every, stage)[name]
     if keep.latest is not None:
         return instants(column)
     values: np.ndarray = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)

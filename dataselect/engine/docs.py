@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dataselect.engine.columns import unpack
+from dataselect.engine.inputs import edited_values
 from dataselect.engine.job import Context
 from dataselect.io.bundle import Bundle
 from dataselect.io.dedup_index import indexed_ids
@@ -49,6 +50,8 @@ class Exchange:
     n_rows: tuple[int, ...]
     alive: str
     """Artifact of `mask_rows`."""
+    edits: tuple[tuple[str, ...], ...]
+    """Of each segment: artifacts with the edits of its texts that stages before this one made."""
     ranks: str | None = None
     """Artifact of `rank_rows`; None: a document's rank is its number."""
     old: str | None = None
@@ -143,11 +146,16 @@ class Docs:
         return out
 
     def text_hashes(self, docs: np.ndarray) -> np.ndarray:
-        """uint64[n]: the first half of each text's hash, of new documents."""
+        """uint64[n]: the first half of each text's hash, of new documents, as the texts reach the stage."""
 
         def load(segment: int, rows: np.ndarray) -> np.ndarray:
             n_rows = self._exchange.n_rows[segment]
-            return self._context.bundle(self._exchange.bases[segment]).array("text_hash", 0, n_rows)[rows, 0]
+            base = self._context.bundle(self._exchange.bases[segment])
+            hashes = base.array("text_hash", 0, n_rows)[rows, 0]
+            for name in self._exchange.edits[segment]:
+                changed, values = edited_values(self._context.bundle(name), "text_hash", rows)
+                hashes[changed] = values[:, 0]
+            return hashes
 
         return self.gather(docs, (), np.uint64, load)
 

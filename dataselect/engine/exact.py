@@ -14,6 +14,7 @@ import numpy as np
 from dataselect.core.clock import Clock
 from dataselect.core.pieces import Piece
 from dataselect.engine.docs import Docs, Exchange, unpacked
+from dataselect.engine.edits import Editor
 from dataselect.engine.job import Context, figures
 from dataselect.io.bundle import Bundle, BundleWriter
 from dataselect.io.rows import iter_rows
@@ -35,6 +36,8 @@ class ShinglesCall:
     """Artifact of `join_groups` with the rows."""
     segments: tuple[tuple[int, int], ...]
     """(index within the piece, number among all segments) of those that have such rows."""
+    edits: tuple[tuple[str, ...], ...]
+    """Of each of these segments: artifacts with the edits that stages before this one made."""
     artifact: str
 
 
@@ -49,11 +52,14 @@ def list_shingles(context: Context, call: ShinglesCall) -> Figures:
     undecided = context.bundle(call.undecided)
     wanted = {index: undecided.array(f"rows/{number}") for index, number in call.segments}
     sinks = {index: ShingleSink(stage) for index in wanted}
+    editors = {
+        index: Editor(context, names) for (index, _), names in zip(call.segments, call.edits, strict=True)
+    }
     for segment, rows, texts, n_bytes in iter_rows(call.piece, context.job.read, wanted):
         context.report(len(rows), n_bytes)
         clock.lap("read")
         if len(rows):
-            sinks[segment].add(Texts(texts))
+            sinks[segment].add(Texts(editors[segment].edited(rows, texts)))
             clock.lap("shingles")
 
     def fill(writer: BundleWriter) -> dict[str, Any]:

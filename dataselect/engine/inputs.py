@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from dataselect.engine.job import Context
+from dataselect.io.bundle import Bundle
 from dataselect.stages.base import ORDINAL
 
 
@@ -35,28 +36,60 @@ class SegmentRefs:
 
 
 def input_columns(
-    context: Context, refs: SegmentRefs, names: Iterable[str], mask: np.ndarray
+    context: Context, refs: SegmentRefs, names: Iterable[str], mask: np.ndarray, stage: int
 ) -> dict[str, pa.Array]:
-    """These columns of the rows of `mask` (bool[n_rows]): Arrow arrays, null where there is no value."""
-    chosen, stages = pa.array(mask), context.column_stages
+    """These columns of the rows of `mask` (bool[n_rows]): Arrow arrays, null where there is no value.
+
+    stage: who asks; sizes are those of the texts as they reach it.
+    """
+    chosen = pa.array(mask)
     out = {}
     for name in names:
-        column = _column(context, refs, name, stages)
+        column = _column(context, refs, name, stage)
         out[name] = column if mask.all() else column.filter(chosen)
     return out
 
 
-def _column(context: Context, refs: SegmentRefs, name: str, stages: dict[str, int]) -> pa.Array:
+def _column(context: Context, refs: SegmentRefs, name: str, stage: int) -> pa.Array:
+    stages = context.column_stages
     if name in stages:
         return _only(stage_table(context, refs, stages[name]), name)
     if name in refs.fields:
         return _only(context.bundle(refs.fields[name]).table("columns"), name)
     if name in ("shard", "part", "row", ORDINAL):
         return _place(context, refs, name)
-    base = context.bundle(refs.base)
     if name == "id":
-        return _only(base.table("ids"), "id")
-    return pa.array(base.array(name) if name in base else np.zeros(refs.n_rows, np.int32))
+        return _only(context.bundle(refs.base).table("ids"), "id")
+    return pa.array(text_column(context, refs, name, stage))
+
+
+def edit_artifacts(context: Context, refs: SegmentRefs, upto: int) -> list[str]:
+    """Artifacts with the edits that stages 0 .. upto - 1 made over a segment, in their order."""
+    return [refs.columns[i] for i, stage in enumerate(context.stages[:upto]) if stage.edits_text()]
+
+
+def text_column(context: Context, refs: SegmentRefs, name: str, upto: int) -> np.ndarray:
+    """n_bytes, n_words int32[n_rows] or text_hash uint64[n_rows, 2] of the texts as they reach stage `upto`.
+
+    0 where no row of the segment is good.
+    """
+    base = context.bundle(refs.base)
+    if name not in base:
+        return np.zeros(refs.n_rows, np.int32)
+    values, rows = base.array(name).copy(), np.arange(refs.n_rows)
+    for artifact in edit_artifacts(context, refs, upto):
+        changed, edited = edited_values(context.bundle(artifact), name, rows)
+        values[changed] = edited
+    return values
+
+
+def edited_values(bundle: Bundle, name: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(which of these rows, int64[], a stage edited, as an index; n_bytes, n_words or text_hash of these)."""
+    edited = bundle.array("edited/row")
+    at = np.searchsorted(edited, rows)
+    changed = np.flatnonzero(at < len(edited))
+    changed = changed[edited[at[changed]] == rows[changed]]
+    return changed, bundle.array(f"edited/{name}")[at[changed]]
 
 
 def stage_table(context: Context, refs: SegmentRefs, stage: int) -> pa.Table:
@@ -93,16 +126,20 @@ def _place(context: Context, refs: SegmentRefs, name: str) -> pa.Array:
 
 
 def row_digest(
-    context: Context, refs: SegmentRefs, mask: np.ndarray, copies: np.ndarray | None = None
+    context: Context, refs: SegmentRefs, mask: np.ndarray, copies: np.ndarray | None = None, upto: int = 0
 ) -> np.ndarray:
     """uint64[2]: sums over the rows of their mixed id and text hashes; see `row_digest` in manifest.json.
 
-    mask bool[n_rows]; copies int64[n_rows]: how often each row counts, by default once.
+    mask bool[n_rows]; copies int64[n_rows]: how often each row counts, by default once; upto: the texts are
+    those that reach this stage, so by default as they came.
     """
     base = context.bundle(refs.base)
     if "key" not in base:
         return np.zeros(2, np.uint64)
-    text_hash, key = base.array("text_hash")[mask], base.array("key")[mask]
+    key = base.array("key")[mask]
+    text_hash = text_column(context, refs, "text_hash", upto)[mask]
+    # Rows without an id have the text's hash as key: that of the text which a reader of the output finds.
+    key = np.where(key == base.array("text_hash")[mask], text_hash, key)
     mixed = (text_hash ^ (key * np.uint64(0x9E3779B97F4A7C15))) * np.uint64(0xC2B2AE3D27D4EB4F)
     mixed ^= mixed >> np.uint64(29)
     if copies is not None:

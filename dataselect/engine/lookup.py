@@ -38,18 +38,19 @@ def look_up_piece(context: Context, call: LookUpCall) -> dict[str, Any]:
         if not context.work.exists(artifact):
             alive = unpack(masks.array(f"alive/{call.first_number + k}"), refs.n_rows)
             if isinstance(stage, DedupStage):
-                _key_segment(context, stage, refs, alive, artifact)
+                _key_segment(context, call.stage, refs, alive, artifact)
             else:
-                _look_up_segment(context, cast("ColumnStage", stage), model, refs, alive, artifact)
+                _look_up_segment(context, call.stage, model, refs, alive, artifact)
             clock.lap(f"{call.stage}:{stage.use}")
     return figures(clock)
 
 
 def _look_up_segment(
-    context: Context, stage: ColumnStage, model: Model, refs: SegmentRefs, alive: np.ndarray, artifact: str
+    context: Context, index: int, model: Model, refs: SegmentRefs, alive: np.ndarray, artifact: str
 ) -> None:
+    stage = cast("ColumnStage", context.stages[index])
     names = stage.input_columns()
-    columns, counts = stage.look_up(input_columns(context, refs, names, alive), model)
+    columns, counts = stage.look_up(input_columns(context, refs, names, alive, index), model)
     counts = {**counts, "n_rows": refs.n_rows}
     if ORDINAL in names:
         good = unpack(context.bundle(refs.base).array("good"), refs.n_rows)
@@ -64,11 +65,10 @@ def _look_up_segment(
     context.commit(artifact, fill)
 
 
-def _key_segment(
-    context: Context, stage: DedupStage, refs: SegmentRefs, alive: np.ndarray, artifact: str
-) -> None:
-    sink = KeySink()
-    sink.add(np.flatnonzero(alive), stage.keys_of(input_columns(context, refs, stage.key_columns(), alive)))
+def _key_segment(context: Context, index: int, refs: SegmentRefs, alive: np.ndarray, artifact: str) -> None:
+    stage, sink = cast("DedupStage", context.stages[index]), KeySink()
+    columns = input_columns(context, refs, stage.key_columns(), alive, index)
+    sink.add(np.flatnonzero(alive), stage.keys_of(columns))
 
     def fill(writer: BundleWriter) -> dict[str, Any]:
         meta = sink.write(writer, refs.n_rows)

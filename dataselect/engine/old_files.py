@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from dataselect.engine.columns import ascending, distinct
-from dataselect.engine.inputs import SegmentRefs, input_columns
+from dataselect.engine.inputs import SegmentRefs, input_columns, text_column
 from dataselect.engine.job import Context
 from dataselect.io.bundle import BundleWriter
 from dataselect.io.dedup_index import SUFFIX, IndexedDocs, relative_to
@@ -34,7 +34,7 @@ def write_side_files(
     files, alive = {}, [copies > 0 for copies in written]
     labels = stage_labels(context.stages)
     for stage, keys in call.index_keys:
-        docs = _indexed(context, call, keys, written)
+        docs = _indexed(context, call, stage, keys, written)
         if docs is not None and shard is not None:
             folder = f"{call.generation}/{INDEX}/{labels[stage]}/{call.piece.name}".rpartition("/")[0]
             docs = replace(docs, texts=[(relative_to(folder, shard["name"]), shard["n_bytes"])])
@@ -68,13 +68,13 @@ def _write_index(
 
 
 def _indexed(
-    context: Context, call: WriteCall, keys: tuple[str, ...], written: list[np.ndarray]
+    context: Context, call: WriteCall, stage: int, keys: tuple[str, ...], written: list[np.ndarray]
 ) -> IndexedDocs | None:
     """The kept documents with keys; None where there are none."""
     parts: dict[str, list[Any]] = {}
     n_docs = n_written = 0
     for refs, name, copies in zip(call.segments, keys, written, strict=True):
-        bundle, base = context.bundle(name), context.bundle(refs.base)
+        bundle = context.bundle(name)
         text_rows = np.cumsum(copies) - copies + n_written
         n_written += int(copies.sum())
         chosen = np.flatnonzero((copies > 0)[bundle.array("rows")])
@@ -83,7 +83,7 @@ def _indexed(
         found: dict[str, Any] = {
             "keys": bundle.array("keys")[chosen],
             "rows": np.searchsorted(with_keys, rows) + n_docs,
-            "text_hash": base.array("text_hash")[with_keys, 0],
+            "text_hash": text_column(context, refs, "text_hash", stage)[with_keys, 0],
             "text_codes": np.zeros(len(with_keys)),
             "text_rows": text_rows[with_keys],
         }
@@ -117,7 +117,7 @@ def _places(context: Context, refs: SegmentRefs, rows: np.ndarray) -> dict[str, 
     mask = np.zeros(refs.n_rows, bool)
     mask[rows] = True
     names = ["shard", "part", "row"] + ["id"] * (context.job.read.id is not None)
-    return input_columns(context, refs, names, mask)
+    return input_columns(context, refs, names, mask, len(context.stages))
 
 
 def _superseded(context: Context, call: WriteCall, alive: list[np.ndarray]) -> pa.Table | None:

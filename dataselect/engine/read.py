@@ -30,13 +30,24 @@ from dataselect.engine.columns import (
     empty_texts,
     unpack,
 )
+from dataselect.engine.edits import EditSink, stored_edits
 from dataselect.engine.inputs import SegmentRefs, input_columns
 from dataselect.engine.job import Context, figures
 from dataselect.io.batch import TextBatch
 from dataselect.io.fields import FieldSpec
 from dataselect.io.reader import iter_piece
-from dataselect.stages.base import Columns, DedupKeys, DedupStage, FittedStage, Stage, Texts
+from dataselect.stages.base import (
+    TEXT_SIZES,
+    Columns,
+    DedupKeys,
+    DedupStage,
+    FittedStage,
+    MapStage,
+    Stage,
+    Texts,
+)
 from dataselect.stages.draws import uniform_draws
+from dataselect.stages.edits import Edits
 
 BASE, FIELD = -1, -2
 """Stand for the base columns and for an input field among stage indices."""
@@ -49,9 +60,10 @@ class Call:
     stage: int
     """Index in the recipe, or BASE."""
     role: str
-    """'base', 'field', 'columns', 'rules', 'keys' or 'sample'; 'rules' makes no artifact."""
+    """'base', 'field', 'columns', 'keys' or 'sample'; 'rules', and 'edits' of an earlier read, make no
+    artifact."""
     chain: str
-    """What the artifact's name depends on besides the segment; see keys.column_name."""
+    """What the artifact's name depends on besides the segment; see keys.column_name. Empty without one."""
     model: str | None = None
     """Artifact with the stage's prepared or fitted model."""
     sample_share: float = 1.0
@@ -97,7 +109,7 @@ def read_piece(context: Context, call: ReadCall) -> dict[str, Any]:
 def artifact_names(calls: tuple[Call, ...], segment: SegmentCall) -> list[str]:
     """Artifact of each call over a segment, in order; an empty name where there is none."""
     alive = ALL_ROWS if segment.alive is None else segment.alive[2]
-    return ["" if c.role == "rules" else column_name(c.chain, segment.digest, alive) for c in calls]
+    return [column_name(c.chain, segment.digest, alive) if c.chain else "" for c in calls]
 
 
 class _PieceReader:
@@ -146,7 +158,7 @@ class _PieceReader:
 
     def _open_segment(self, index: int) -> _SegmentWriter:
         known = self._call.segments[index] if index < len(self._call.segments) else None
-        everything = {i for i, c in enumerate(self._call.calls) if c.role != "rules"}
+        everything = {i for i, c in enumerate(self._call.calls) if c.chain}
         missing = everything if known is None else self._missing(index)
         return _SegmentWriter(self._context, self._call, known, missing, self._models, self._clock)
 
@@ -205,17 +217,21 @@ class _SegmentWriter:
         self._known = None if known is None else _known_refs(context, call.calls, known)
         last = max(missing, default=-1)
         self._stored: dict[int, pa.Table] = {}
+        self._stored_edits: dict[int, Edits] = {}
         for i, c in enumerate(call.calls[:last]):
-            if i not in missing and c.role == "columns" and known is not None:
-                self._stored[i] = context.bundle(artifact_names(call.calls, known)[i]).table("columns")
+            if c.role == "edits":
+                refs = cast("SegmentRefs", cast("SegmentCall", known).refs)
+                self._stored_edits[i] = stored_edits(context.bundle(refs.columns[c.stage]))
+            elif i not in missing and c.role == "columns" and known is not None:
+                bundle = context.bundle(artifact_names(call.calls, known)[i])
+                self._stored[i] = bundle.table("columns")
+                if context.stages[c.stage].edits_text():
+                    self._stored_edits[i] = stored_edits(bundle)
         rules = [context.stages[c.stage] for c in call.calls[:last] if c.role == "rules"]
         self._wanted = {name for stage in rules for name in stage.input_columns()}
-        self._stored_inputs: dict[str, pa.Array] = {}
+        self._stored_inputs: dict[tuple[int, str], pa.Array] = {}
         self._last = last
-        self._shared: dict[Hashable, int] = {}
-        mappers = [context.stages[call.calls[i].stage] for i in missing if call.calls[i].role == "columns"]
-        for name, bits in (stage.wants() for stage in mappers):
-            self._shared[name] = self._shared.get(name, 0) | bits
+        self._shared = self._shared_from(0)
         needs = any(call.calls[i].role in ("base", "sample") for i in missing)
         self._needs_keys = needs or (self._alive is None and context.job.sample_share < 1)
 
@@ -226,8 +242,22 @@ class _SegmentWriter:
             return field_sink(call.field)
         if call.role == "columns":
             stage = self._context.stages[call.stage]
-            return ColumnSink(stage.use, stage.output_columns())
+            return (EditSink if stage.edits_text() else ColumnSink)(stage.use, stage.output_columns())
         return KeySink() if call.role == "keys" else SampleSink()
+
+    def _shared_from(self, first: int) -> dict[Hashable, int]:
+        """What stages ask of `Texts.shared`, from this call on to the next one that changes the texts."""
+        wanted: dict[Hashable, int] = {}
+        for i, call in enumerate(self._calls[first:], first):
+            if i in self._missing and call.role == "columns":
+                name, bits = self._context.stages[call.stage].wants()
+                wanted[name] = wanted.get(name, 0) | bits
+            if self._edits_text(call):
+                break
+        return wanted
+
+    def _edits_text(self, call: Call) -> bool:
+        return call.role in ("columns", "edits") and self._context.stages[call.stage].edits_text()
 
     def add(self, batch: TextBatch) -> None:
         """Run the stages on one batch."""
@@ -247,6 +277,8 @@ class _SegmentWriter:
                 self._add_field(i, call.field, batch, alive, live)
                 continue
             kept = self._run_stage(i, call, texts, rows, live)
+            if self._edits_text(call):
+                texts = self._edit(i, call, texts, rows, live)
             self._clock.lap(f"{call.stage}:{self._context.stages[call.stage].use}")
             if not kept.all():
                 texts, rows = texts.take(kept), rows[kept]
@@ -300,7 +332,7 @@ class _SegmentWriter:
         # Rules see what the artifact holds, or a row could pass here and not where masks are made.
         columns: dict[str, Any]
         if call.role == "rules":
-            columns = {name: self._input(name, rows, live) for name in stage.input_columns()}
+            columns = {name: self._input(call.stage, name, rows, live) for name in stage.input_columns()}
         elif isinstance(sink, ColumnSink):
             typed = sink.add(rows, stage.columns(texts, self._models[call.stage]))
             live |= {name: column for name, column in typed.items() if name in self._wanted}
@@ -311,15 +343,31 @@ class _SegmentWriter:
             everything &= ~broken
         return everything
 
-    def _input(self, name: str, rows: np.ndarray, live: dict[str, pa.Array]) -> pa.Array:
-        """A column of these rows, computed in this read or stored by an earlier one."""
+    def _edit(self, i: int, call: Call, texts: Texts, rows: np.ndarray, live: dict[str, pa.Array]) -> Texts:
+        """The texts as the stage leaves them, by edits that are computed or were stored."""
+        sink = self._sinks.get(i)
+        if isinstance(sink, EditSink):
+            stage = cast("MapStage", self._context.stages[call.stage])
+            edits = stage.edits(texts, self._models[call.stage])
+            edits.check(stage.use, texts.array)
+            edited = edits.applied_to(texts.array)
+            sink.add_edits(rows, edits, edited)
+        else:
+            edited = self._stored_edits[i].take(rows).applied_to(texts.array)
+        if sizes := TEXT_SIZES & self._wanted:
+            described = describe_texts(edited, None)
+            live |= {name: pa.array(described[name]) for name in sizes}
+        return texts.edited(edited, self._shared_from(i + 1))
+
+    def _input(self, stage: int, name: str, rows: np.ndarray, live: dict[str, pa.Array]) -> pa.Array:
+        """A column of these rows for a stage, computed in this read or stored by an earlier one."""
         if name in live:
             return live[name]
-        if name not in self._stored_inputs:
+        if (stage, name) not in self._stored_inputs:
             refs = cast("SegmentRefs", self._known)
             whole = np.ones(refs.n_rows, bool)
-            self._stored_inputs |= input_columns(self._context, refs, [name], whole)
-        return self._stored_inputs[name].take(pa.array(rows))
+            self._stored_inputs[stage, name] = input_columns(self._context, refs, [name], whole, stage)[name]
+        return self._stored_inputs[stage, name].take(pa.array(rows))
 
     def commit(self, digest: str) -> dict[str, Any]:
         """Write every missing artifact of the segment."""

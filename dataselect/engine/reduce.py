@@ -182,7 +182,7 @@ class _ArtifactPool(Pool):
     def batches(self) -> Iterator[PoolBatch]:
         for number, refs in enumerate(self._call.segments):
             names = self._context.stages[self._call.stage].input_columns()
-            yield pool_batch(self._context, refs, names, self.alive(number))
+            yield pool_batch(self._context, refs, names, self.alive(number), self._call.stage)
 
 
 def _add_arrays(writer: BundleWriter, arrays: dict[str, np.ndarray]) -> dict[str, Any]:

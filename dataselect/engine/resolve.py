@@ -11,10 +11,9 @@ import pyarrow as pa
 
 from dataselect.core.lengths import histogram
 from dataselect.engine.columns import as_columns, stored_columns, unpack
-from dataselect.engine.inputs import SegmentRefs, input_columns
+from dataselect.engine.inputs import SegmentRefs, input_columns, text_column
 from dataselect.engine.job import Context
-from dataselect.io.bundle import Bundle
-from dataselect.stages.base import ColumnStage, PoolBatch, SelectStage
+from dataselect.stages.base import TEXT_SIZES, ColumnStage, PoolBatch, SelectStage
 
 QUARANTINED = -1
 KEPT = -2
@@ -47,14 +46,14 @@ def resolve(context: Context, refs: SegmentRefs, upto: int) -> Resolution:
     ended = np.where(good, KEPT, UNSAMPLED).astype(np.int16)
     ended[base.table("bad")["row"].to_numpy()] = QUARANTINED
     out = Resolution(ended, {}, [], (ended == KEPT).astype(np.int64))
-    sizes = {
-        name: base.array(name) if name in base else np.zeros(refs.n_rows, np.int32)
-        for name in ("n_bytes", "n_words")
-    }
+    sizes = _sizes(context, refs, 0)
     for stage in range(upto):
         alive = out.alive
         rules = _broken_rules(context, refs, stage, alive)
-        flow = _apply(out, stage, alive, rules, sizes)
+        before = sizes
+        if context.stages[stage].edits_text():
+            sizes = _sizes(context, refs, stage + 1)
+        flow = _apply(out, stage, alive, rules, before, sizes)
         out.copies *= _copies(context, refs, stage) * out.alive
         if isinstance(context.stages[stage], SelectStage):
             flow["copies"] = _totals(np.flatnonzero(out.alive), sizes, out.copies)
@@ -64,6 +63,11 @@ def resolve(context: Context, refs: SegmentRefs, upto: int) -> Resolution:
             }
         out.flow.append(flow)
     return out
+
+
+def _sizes(context: Context, refs: SegmentRefs, upto: int) -> dict[str, np.ndarray]:
+    """int32[n_rows] each: bytes and words of the texts as they reach a stage."""
+    return {name: text_column(context, refs, name, upto) for name in sorted(TEXT_SIZES)}
 
 
 def _copies(context: Context, refs: SegmentRefs, stage: int) -> np.ndarray | int:
@@ -84,7 +88,7 @@ def _broken_rules(
     if isinstance(this, ColumnStage) or stage in refs.columns:
         own = stored_columns(context.bundle(refs.columns[stage]), alive) if stage in refs.columns else {}
         names = this.input_columns() if isinstance(this, ColumnStage) else []
-        return this.keep(input_columns(context, refs, names, alive) | own)
+        return this.keep(input_columns(context, refs, names, alive, stage) | own)
     if stage in refs.barriers:
         name, number = refs.barriers[stage]
         bundle = context.bundle(name)
@@ -98,9 +102,17 @@ def _broken_rules(
 
 
 def _apply(
-    out: Resolution, stage: int, alive: np.ndarray, rules: dict[str, np.ndarray], sizes: dict[str, np.ndarray]
+    out: Resolution,
+    stage: int,
+    alive: np.ndarray,
+    rules: dict[str, np.ndarray],
+    sizes: dict[str, np.ndarray],
+    sizes_after: dict[str, np.ndarray],
 ) -> dict[str, Any]:
-    """Drop the rows that break a rule, by the first one they break; returns the stage's figures."""
+    """Drop the rows that break a rule, by the first one they break; returns the stage's figures.
+
+    sizes: of the texts that reach the stage, and of those that leave it.
+    """
     rows = np.flatnonzero(alive)
     flow: dict[str, Any] = {"in": _totals(rows, sizes), "dropped": {}}
     reasons = np.full(len(rows), -1, np.int16)
@@ -113,7 +125,7 @@ def _apply(
         dense = np.full(len(alive), -1, np.int16)
         dense[rows] = reasons
         out.reasons[stage] = pa.array(list(rules), pa.string()).take(pa.array(dense, mask=dense < 0))
-    flow["out"] = _totals(rows[reasons < 0], sizes)
+    flow["out"] = _totals(rows[reasons < 0], sizes_after)
     return flow
 
 
@@ -135,15 +147,17 @@ def pool_batch(
     refs: SegmentRefs,
     names: Sequence[str],
     alive: np.ndarray,
+    stage: int,
 ) -> PoolBatch:
-    """What a SelectStage sees of a segment's alive rows; names: the columns that it asks for."""
+    """What a SelectStage, number `stage`, sees of a segment's alive rows; names: columns that it asks for."""
     base = context.bundle(refs.base)
-    columns = as_columns(pa.table(input_columns(context, refs, names, alive))) if names else {}
+    columns = as_columns(pa.table(input_columns(context, refs, names, alive, stage))) if names else {}
+    sizes = _sizes(context, refs, stage)
     return PoolBatch(
         {name: _pool_column(values) for name, values in columns.items()},
-        _rows(base, "key", alive, (0, 2), np.uint64),
-        _rows(base, "n_bytes", alive, (0,), np.int32).astype(np.int64),
-        _rows(base, "n_words", alive, (0,), np.int32).astype(np.int64),
+        base.array("key")[alive] if "key" in base else np.empty((0, 2), np.uint64),
+        sizes["n_bytes"][alive].astype(np.int64),
+        sizes["n_words"][alive].astype(np.int64),
     )
 
 
@@ -156,7 +170,3 @@ def _pool_column(values: Any) -> Any:
 
 def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
-
-
-def _rows(base: Bundle, name: str, alive: np.ndarray, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    return base.array(name)[alive] if name in base else np.empty(shape, dtype)

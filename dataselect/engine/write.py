@@ -1,4 +1,4 @@
-"""Writing tasks: the last read of a piece. JSONL rows pass through as bytes; nothing is parsed for them."""
+"""Writing tasks: the last read of a piece. JSONL rows pass through as bytes; only edited ones are parsed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 from dataselect.core.clock import Clock
 from dataselect.core.keys import artifact_name
 from dataselect.core.pieces import SUFFIXES, Piece
-from dataselect.engine.inputs import SegmentRefs, row_digest, stage_table
+from dataselect.engine.edits import Editor
+from dataselect.engine.inputs import SegmentRefs, edit_artifacts, row_digest, stage_table, text_column
 from dataselect.engine.job import Context, figures
 from dataselect.engine.old_files import write_side_files
 from dataselect.engine.resolve import (
@@ -32,6 +33,8 @@ from dataselect.io.jsonl import parse_blocks
 from dataselect.io.lines import LineBlock
 from dataselect.io.parquet import compression_of
 from dataselect.io.reader import ShardSource, piece_lines, piece_tables
+from dataselect.io.rows import texts_of
+from dataselect.io.splice import spliced_lines, table_texts, with_texts
 from dataselect.io.table_texts import filtered
 from dataselect.io.writers import (
     FAST_ZSTD_LEVEL,
@@ -144,13 +147,13 @@ def add_ledgers(a: Any, b: Any) -> Any:
 
 
 def _row_digest(context: Context, call: WriteCall, resolved: list[Resolution]) -> list[int]:
-    """Two sums mod 2^64 over the id and text hashes of kept rows, as often as each is kept.
+    """Two sums mod 2^64 over the id and text hashes of rows as they are written, as often as each is kept.
 
     The same for any cut into pieces.
     """
     sums = np.zeros(2, np.uint64)
     for refs, r in zip(call.segments, resolved, strict=True):
-        sums += row_digest(context, refs, r.alive, r.copies)
+        sums += row_digest(context, refs, r.alive, r.copies, len(context.stages))
     return [int(s) for s in sums]
 
 
@@ -261,8 +264,8 @@ class _PieceWriter:
 
     def _draws(self, refs: SegmentRefs, resolution: Resolution) -> dict[str, pa.Array]:
         """The uniform draw behind the last selection that used one, for the rows that reached it."""
-        for _, stage, reached in self._selections(resolution):
-            draws = stage.draws(pool_batch(self._context, refs, [], reached).keys)
+        for i, stage, reached in self._selections(resolution):
+            draws = stage.draws(pool_batch(self._context, refs, [], reached, i).keys)
             if draws is not None:
                 return {"draw": _spread(draws, reached)}
         return {}
@@ -270,7 +273,7 @@ class _PieceWriter:
     def _expected(self, refs: SegmentRefs, resolution: Resolution) -> dict[str, pa.Array]:
         """Expected copies under the last selection that has them: 1/expected is the weight for estimates."""
         for i, stage, reached in self._selections(resolution):
-            batch = pool_batch(self._context, refs, stage.input_columns(), reached)
+            batch = pool_batch(self._context, refs, stage.input_columns(), reached, i)
             found = stage.expected_copies(batch, self._context.model(refs.barriers[i][0]))
             if found is not None:
                 return {"expected": _spread(found, reached)}
@@ -336,8 +339,9 @@ class _PieceWriter:
         if not len(kept):
             return
         rows = first_row + kept
+        raw, block = block, self._edited_lines(segment, first_row, block, np.unique(kept))
         if out.suffix == ".parquet":
-            lines = [block.data[s:e].tobytes() for s, e in _spans(block, kept)]
+            lines = [raw.data[s:e].tobytes() for s, e in _spans(raw, kept)]
             table = self._converted(block, rows, lines, self._added(segment, rows))
             out.table(table, np.array([len(x) for x in lines]))
             return
@@ -347,6 +351,35 @@ class _PieceWriter:
         else:
             endings = [line_ending(values) for values in added.to_pylist()]
             out.lines(*extended_lines(block, kept, endings, np.arange(len(rows))))
+
+    def _edited_lines(self, segment: int, first_row: int, block: LineBlock, kept: np.ndarray) -> LineBlock:
+        """The block with the edited texts in those of its rows `kept` (int64[] ascending) that have edits."""
+        editor = self._editors[segment]
+        if editor is None:
+            return block
+        index = kept[editor.touched[first_row + kept]]
+        if not len(index):
+            return block
+        texts = editor.edited(first_row + index, texts_of(block, index, self._text))
+        return spliced_lines(block, index, texts, self._text)
+
+    def _edited_table(self, segment: int, rows: np.ndarray, table: pa.Table) -> pa.Table:
+        """The table with the edited texts; `rows` of the segment, int64[] ascending, are the table's."""
+        editor = self._editors[segment]
+        if editor is None or not editor.touched[rows].any():
+            return table
+        return with_texts(table, editor.edited(rows, table_texts(table, self._text)), self._text)
+
+    @cached_property
+    def _editors(self) -> list[Editor | None]:
+        """For each segment what edits its texts; None where no stage does."""
+        upto = len(self._context.stages)
+        names = [edit_artifacts(self._context, refs, upto) for refs in self._call.segments]
+        return [Editor(self._context, artifacts) if artifacts else None for artifacts in names]
+
+    @cached_property
+    def _text(self) -> TextSpec:
+        return TextSpec.of(self._context.job.read.text)
 
     def _added(self, segment: int, rows: np.ndarray) -> pa.Table | None:
         """The score columns that the recipe adds to kept rows, and where it is asked for their copies."""
@@ -398,10 +431,13 @@ class _PieceWriter:
     def _converted(
         self, block: LineBlock, rows: np.ndarray, lines: list[bytes], added: pa.Table | None
     ) -> pa.Table:
-        """id, text, the declared columns, scores, and the untouched row; types never depend on the data."""
+        """id, text, the declared columns, scores, and the untouched row; types never depend on the data.
+
+        block: with edited texts; lines: as they came.
+        """
         read = self._context.job.read
         # As every read before did, so that a row that was good is good here too.
-        batch = next(parse_blocks([block], TextSpec.of(read.text), read.id))
+        batch = next(parse_blocks([block], self._text, read.id))
         taken = pa.array(np.searchsorted(batch.rows, rows))
         columns: dict[str, Any] = {}
         if batch.ids is not None:
@@ -427,7 +463,7 @@ class _PieceWriter:
             self._context.report(len(table), table.nbytes)
             rows, n_bytes = np.arange(first_row, first_row + len(table)), sizes[segment]
             ended = self._resolved[segment].ended[rows]
-            kept = filtered(table, ended == KEPT)
+            kept = self._edited_table(segment, rows[ended == KEPT], filtered(table, ended == KEPT))
             chosen = rows[self._chosen(segment, rows)]
             if len(chosen) != len(kept):
                 kept = kept.take(pa.array(np.searchsorted(rows[ended == KEPT], chosen)))
@@ -443,8 +479,7 @@ class _PieceWriter:
             self._clock.lap("write")
 
     def _text_sizes(self, refs: SegmentRefs) -> np.ndarray:
-        base = self._context.bundle(refs.base)
-        return base.array("n_bytes") if "n_bytes" in base else np.zeros(refs.n_rows, np.int32)
+        return text_column(self._context, refs, "n_bytes", len(self._context.stages))
 
     def _segment_tables(self, tables: Iterator[tuple[int, pa.Table]]) -> Iterator[tuple[int, int, pa.Table]]:
         """(segment, row within it of the table's first row, table), tables cut where segments meet."""

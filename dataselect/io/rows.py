@@ -41,8 +41,13 @@ def _jsonl_rows(piece: Piece, spec: ReadSpec, wanted: Mapping[int, np.ndarray]) 
         rows = _between(wanted.get(block.segment), block.first_row, after)
         texts = pa.array([], pa.large_string())
         if len(rows):
-            texts = next(parse_blocks([_only(block, rows - block.first_row)], text, None)).texts
+            texts = texts_of(block, rows - block.first_row, text)
         yield block.segment, after, rows, texts, block.n_bytes
+
+
+def texts_of(block: LineBlock, index: np.ndarray, text: TextSpec) -> pa.LargeStringArray:
+    """Texts of some good rows of a block, int64[n] ascending; only these are parsed."""
+    return next(parse_blocks([_only(block, index)], text, None)).texts
 
 
 def _table_rows(piece: Piece, spec: ReadSpec, wanted: Mapping[int, np.ndarray]) -> _Rows:

@@ -285,31 +285,37 @@ def find_phrases(text: Any, start: int, end: int, phrases: Any) -> int:
 
 
 @helper
-def remove_citations(text: Any, start: int, end: int, tables: Any, spare: Any) -> int:
-    r"""Copy text[start:end] to `spare` without `\[\d*]|\[edit]|\[citation needed]`; returns its bytes."""
-    n = 0
+def citation_bytes(text: Any, position: int, end: int, classes: Any, phrases: Any) -> int:
+    r"""Bytes of the `\[\d*]|\[edit]|\[citation needed]` that begins at `position`, or 0."""
+    if text[position] != 91:
+        return np.int64(0)
+    at = position + 1
+    while at < end:
+        code_point, n_read = decode_valid(text, at)
+        if not flags_at(code_point, classes) & DIGIT:
+            break
+        at += n_read
+    if at < end and text[at] == 93:
+        return at + 1 - position
+    for k in range(8, 10):
+        length = np.int64(phrases[32 * k + 31])
+        same = position + length <= end
+        i = 0
+        while same and i < length:
+            same = text[position + i] == phrases[32 * k + i]
+            i += 1
+        if same:
+            return length
+    return np.int64(0)
+
+
+@helper
+def remove_citations(text: Any, start: int, end: int, classes: Any, phrases: Any, spare: Any) -> int:
+    """Copy text[start:end] to `spare` without its citations; returns its bytes."""
+    n = np.int64(0)
     position = start
     while position < end:
-        skip = 0
-        if text[position] == 91:
-            at = position + 1
-            while at < end:
-                code_point, n_read = decode_valid(text, at)
-                if not flags_at(code_point, tables[0]) & DIGIT:
-                    break
-                at += n_read
-            if at < end and text[at] == 93:
-                skip = at + 1 - position
-            else:
-                for k in range(8, 10):
-                    length = np.int64(tables[6][32 * k + 31])
-                    same = position + length <= end
-                    i = 0
-                    while same and i < length:
-                        same = text[position + i] == tables[6][32 * k + i]
-                        i += 1
-                    if same:
-                        skip = length
+        skip = citation_bytes(text, position, end, classes, phrases)
         if skip:
             position += skip
         else:
@@ -347,6 +353,47 @@ def ends_c4(text: Any, start: int, end: int) -> bool:
 
 
 @helper
+def judge_c4_line(
+    text: Any,
+    start: int,
+    end: int,
+    spaces: Any,
+    rules: Any,
+    classes: Any,
+    phrases: Any,
+    anything: int,
+    spare: Any,
+) -> tuple[int, int, int]:
+    """What C4's line filter, as in datatrove, does with a stripped line: (verdict, what was found, n).
+
+    verdict: the place of its count (N_KEPT_LINES where it stays). n: bytes of the line without its citations,
+    which is in `spare`, or -1 where it has none and was not copied.
+    rules: least words and most code points of a word of a line, whether terminal punctuation is needed;
+    anything: what `find_phrases` finds in the whole document.
+    """
+    min_words, longest_word, terminal = rules
+    n_words, too_long = line_words(text, start, end, spaces, longest_word)
+    if too_long:
+        return N_LONG_WORD, 0, np.int64(-1)
+    found = find_phrases(text, start, end, phrases) if anything else 0
+    n = np.int64(-1)
+    if found & BRACKET:
+        n = remove_citations(text, start, end, classes, phrases, spare)
+        found = find_phrases(spare, np.int64(0), n, phrases)
+    good_end = ends_c4(text, start, end) if n < 0 else ends_c4(spare, np.int64(0), n)
+    verdict = N_KEPT_LINES
+    if terminal and not good_end:
+        verdict = N_NO_TERMINAL
+    elif n_words < min_words:
+        verdict = N_FEW_WORDS
+    elif found & JAVASCRIPT:
+        verdict = N_JAVASCRIPT
+    elif found & POLICY:
+        verdict = N_POLICY
+    return verdict, found, n
+
+
+@helper
 def count_c4(
     text: Any,
     n_bytes: int,
@@ -361,12 +408,8 @@ def count_c4(
     recent: Any,
     out: Any,
 ) -> None:
-    """C4's line filter as in datatrove, without editing: out[0:N_C4_COUNTS].
-
-    rules: least words and most code points of a word of a line, whether terminal punctuation is needed.
-    """
+    """Counts of what C4's line filter does: out[0:N_C4_COUNTS]. rules: see `judge_c4_line`."""
     spaces = bits[0]
-    min_words, longest_word, terminal = rules
     for i in range(N_C4_COUNTS):
         out[i] = 0
     position = np.int64(0)
@@ -375,36 +418,18 @@ def count_c4(
         stop = min(next_set(breaks, position, n_bytes) + 1, n_bytes)
         start, end = strip(spaces, position, stop)
         position = stop
-        n_words, too_long = line_words(text, start, end, spaces, longest_word)
-        if too_long:
-            out[N_LONG_WORD] += 1
-            continue
-        found = find_phrases(text, start, end, tables[6]) if anything else 0
-        cleaned = found & BRACKET != 0
-        if cleaned:
-            end = remove_citations(text, start, end, tables, spare)
-            start = np.int64(0)
-            found = find_phrases(spare, start, end, tables[6])
-        good_end = ends_c4(spare, start, end) if cleaned else ends_c4(text, start, end)
-        if terminal and not good_end:
-            out[N_NO_TERMINAL] += 1
-        elif n_words < min_words:
-            out[N_FEW_WORDS] += 1
-        elif found & JAVASCRIPT:
-            out[N_JAVASCRIPT] += 1
+        verdict, found, n = judge_c4_line(
+            text, start, end, spaces, rules, tables[0], tables[6], anything, spare
+        )
+        out[verdict] += 1
+        if verdict == N_KEPT_LINES or verdict == N_JAVASCRIPT or verdict == N_POLICY:
             out[N_LOREM_LINES] += found & LOREM != 0
-        elif found & POLICY:
-            out[N_POLICY] += 1
-            out[N_LOREM_LINES] += found & LOREM != 0
-            out[N_CURLY_LINES] += found & CURLY != 0
-        else:
-            out[N_KEPT_LINES] += 1
-            out[N_LOREM_LINES] += found & LOREM != 0
-            out[N_CURLY_LINES] += found & CURLY != 0
-            if cleaned:
-                space_bits(spare, end, is_ascii, spare_bits[0])
-                letter_bits(spare, end, spare_bits[1])
-                n = count_sentences(spare, start, end, spare_bits, tables, scratch, recent)
+            out[N_CURLY_LINES] += verdict != N_JAVASCRIPT and found & CURLY != 0
+        if verdict == N_KEPT_LINES:
+            if n >= 0:
+                space_bits(spare, n, is_ascii, spare_bits[0])
+                letter_bits(spare, n, spare_bits[1])
+                n = count_sentences(spare, np.int64(0), n, spare_bits, tables, scratch, recent)
             else:
                 n = count_sentences(text, start, end, bits, tables, scratch, recent)
             out[N_C4_SENTENCES] += n

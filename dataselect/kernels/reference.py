@@ -7,9 +7,11 @@ each (`surrogateescape`), which are neither word characters nor white space and 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Iterator
 from itertools import pairwise
+from json.decoder import scanstring  # type: ignore[attr-defined]
 
 import numpy as np
 import xxhash
@@ -392,3 +394,36 @@ def count_common(
     sets = [set(hashes[start:stop].tolist()) for start, stop in pairwise(offsets.tolist())]
     for i, (a, b) in enumerate(zip(left.tolist(), right.tolist(), strict=True)):
         out[i] = len(sets[a] & sets[b])
+
+
+def find_strings(
+    data: np.ndarray,
+    starts: np.ndarray,
+    ends: np.ndarray,
+    keys: np.ndarray,
+    key_ends: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    path = [part.tobytes().decode() for part in np.split(keys, key_ends[:-1])]
+    for row, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        line = data[start:end].tobytes().decode()
+        span = _string_at(line, line.index("{"), path)
+        out[row] = -1, -1
+        if span is not None:
+            out[row] = [start + len(line[:i].encode()) for i in span]
+
+
+def _string_at(line: str, position: int, path: list[str]) -> tuple[int, int] | None:
+    """Span of the string at the path in the JSON object that begins at `position`."""
+    while True:
+        position = line.find('"', position)  # of the next key
+        if position < 0:
+            return None
+        key, colon = scanstring(line, position + 1)
+        start = re.compile(r"\s*:\s*").match(line, colon).end()  # type: ignore[union-attr]
+        _, end = json.JSONDecoder().raw_decode(line, start)
+        if key == path[0] and len(path) == 1 and line[start] == '"':
+            return start, end
+        if key == path[0] and len(path) > 1 and line[start] == "{":
+            return _string_at(line[:end], start, path[1:])
+        position = end

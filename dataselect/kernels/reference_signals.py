@@ -31,10 +31,7 @@ def document_counts(
     max_word_chars: int = 1000,
     terminal: bool = True,
 ) -> None:
-    for row, document in zip(out, documents(offsets, data), strict=True):
-        text = "".join(
-            "\x1a" if "\ud800" <= c <= "\udfff" else c for c in document.decode("utf-8", "surrogateescape")
-        )
+    for row, text in zip(out, readable(offsets, data), strict=True):
         fill(row, k.GENERAL_AT, general(text))
         if wanted & k.CHARACTERS:
             fill(row, k.CHARACTERS_AT, characters(text))
@@ -54,6 +51,12 @@ def document_counts(
                 fill(row, at, word_counts(words, kind))
                 if wanted & repeated:
                     fill(row, at + k.REPETITION, repetition(words, entropy_too=kind == k.NORMAL))
+
+
+def readable(offsets: np.ndarray, data: np.ndarray) -> Iterator[str]:
+    for document in documents(offsets, data):
+        chars = document.decode("utf-8", "surrogateescape")
+        yield "".join("\x1a" if "\ud800" <= c <= "\udfff" else c for c in chars)
 
 
 GROUPS = (
@@ -459,35 +462,128 @@ POLICIES = (
 )
 
 
+CITATION = re.compile(r"\[\d*]|\[edit]|\[citation needed]")
+
+
+def c4_line(line: str, min_line_words: int, max_word_chars: int, terminal: bool) -> tuple[str, str, str]:
+    """(what becomes of a stripped line, the line without citations, the same in lower case)."""
+    words = line.split()
+    line = CITATION.sub("", line)
+    # ASCII letters only: U+212A, which str.lower() makes a "k", is no letter of "cookies".
+    lowered = "".join(c.lower() if c.isascii() else c for c in line)
+    verdict = "kept"
+    if any(len(word) > max_word_chars for word in words):
+        verdict = "long"
+    elif terminal and (not line.endswith((".", "?", "!", '"', "'")) or line.endswith("...")):
+        verdict = "no end"
+    elif len(words) < min_line_words:
+        verdict = "few"
+    elif "javascript" in lowered:
+        verdict = "javascript"
+    elif any(policy in lowered for policy in POLICIES):
+        verdict = "policy"
+    return verdict, line, lowered
+
+
 def c4(text: str, min_line_words: int, max_word_chars: int, terminal: bool) -> list[int]:
     names = ["kept", "sentences", "lorem", "curly", "long", "no end", "few", "javascript", "policy"]
     out = dict.fromkeys(names, 0)
     for raw in text.splitlines():
-        line = raw.strip()
-        words = line.split()
-        if any(len(word) > max_word_chars for word in words):
-            out["long"] += 1
-            continue
-        line = re.sub(r"\[\d*]|\[edit]|\[citation needed]", "", line)
-        # ASCII letters only: U+212A, which str.lower() makes a "k", is no letter of "cookies".
-        lowered = "".join(c.lower() if c.isascii() else c for c in line)
-        if terminal and (not line.endswith((".", "?", "!", '"', "'")) or line.endswith("...")):
-            out["no end"] += 1
-        elif len(words) < min_line_words:
-            out["few"] += 1
-        else:
-            # A document with either is dropped; where that rule is off, the line is like any other.
-            out["lorem"] += "lorem ipsum" in lowered
-            if "javascript" in lowered:
-                out["javascript"] += 1
-                continue
-            out["curly"] += "{" in line
-            if any(policy in lowered for policy in POLICIES):
-                out["policy"] += 1
-            else:
-                out["kept"] += 1
-                out["sentences"] += n_sentences(line)
+        verdict, line, lowered = c4_line(raw.strip(), min_line_words, max_word_chars, terminal)
+        out[verdict] += 1
+        # A document with either is dropped; where that rule is off, the line is like any other.
+        out["lorem"] += verdict in ("kept", "javascript", "policy") and "lorem ipsum" in lowered
+        out["curly"] += verdict in ("kept", "policy") and "{" in line
+        out["sentences"] += n_sentences(line) if verdict == "kept" else 0
     return [out[name] for name in names]
+
+
+def c4_edits(
+    offsets: np.ndarray,
+    data: np.ndarray,
+    min_line_words: int = 3,
+    max_word_chars: int = 1000,
+    terminal: bool = True,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    edits = []
+    for text in readable(offsets, data):
+        pieces: list[tuple[int, int, bool]] = []  # what stays, and whether a newline comes before it
+        start = 0
+        for raw in text.splitlines(keepends=True):
+            line = raw.strip()
+            if c4_line(line, min_line_words, max_word_chars, terminal)[0] == "kept":
+                at = start + len(raw) - len(raw.lstrip())
+                add_line(pieces, at, line, [match.span() for match in CITATION.finditer(line)])
+            start += len(raw)
+        edits.append(gaps(text, pieces))
+    return edit_arrays(edits)
+
+
+def refinedweb_edits(
+    offsets: np.ndarray, data: np.ndarray, max_upper: float = 0.5, min_words: int = 2, short_words: int = 10
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    edits, counts = [], []
+    for text in readable(offsets, data):
+        pieces: list[tuple[int, int, bool]] = []
+        start = n_left = 0
+        for line in text.split("\n"):
+            n_words = len(line.split())
+            drops = sum(c.isupper() for c in line) > max_upper * len(line) or n_words < min_words
+            drops |= all(re.match(r"\d", c) for c in line) or COUNTER.fullmatch(line) is not None
+            cuts = [m.span() for m in CUTS.finditer(line)] if n_words <= short_words else []
+            bounds = [0, *(bound for cut in cuts for bound in cut), len(line)]
+            left = [line[a:b] for a, b in zip(bounds[::2], bounds[1::2], strict=True)]
+            if not line or not (drops or (n_words and not "".join(left).strip())):
+                add_line(pieces, start, line, cuts)
+                n_left += sum(len(part.split()) for part in left)
+            start += len(line) + 1
+        edits.append(gaps(text, pieces))
+        counts.append((len(text.split()), len(text.split()) - n_left))
+    return *edit_arrays(edits), np.array(counts, np.int64).reshape(-1, 2)
+
+
+COUNTER = re.compile(
+    r"\W*\d[\d,.]*[kmb]?\s+(likes|shares|comments|retweets|reposts|quotes|bookmarks|upvotes|downvotes|downloads|"
+    r"views|followers)\W*",
+    re.IGNORECASE,
+)
+CUTS = re.compile(r"^(?i:sign-in)[ \t-\r]?|[ \t-\r]?(?i:read more\.\.\.)\Z|[ \t-\r]?(?i:items in cart)")
+
+
+def add_line(pieces: list[tuple[int, int, bool]], at: int, line: str, cuts: list[tuple[int, int]]) -> None:
+    """What the cuts leave of a line that begins at `at`: at least a piece, which holds the newline before."""
+    bounds = [at, *(at + bound for cut in cuts for bound in cut), at + len(line)]
+    parts = list(zip(bounds[::2], bounds[1::2], strict=True))
+    newline = bool(pieces)
+    for i, (a, b) in enumerate(parts):
+        if a < b or i == 0:
+            pieces.append((a, b, newline and i == 0))
+
+
+def gaps(text: str, pieces: list[tuple[int, int, bool]]) -> list[tuple[int, int, bool]]:
+    """Edits that leave the pieces, stripped at both ends of the text; in bytes."""
+    while pieces and not text[pieces[0][0] : pieces[0][1]].strip():
+        del pieces[0]
+    while pieces and not text[pieces[-1][0] : pieces[-1][1]].strip():
+        del pieces[-1]
+    if pieces:
+        a, b, _ = pieces[0]
+        pieces[0] = a + len(text[a:b]) - len(text[a:b].lstrip()), b, False
+        pieces[-1] = pieces[-1][0], len(text[: pieces[-1][1]].rstrip()), pieces[-1][2]
+    edits, at = [], 0
+    for a, b, newline in [*pieces, (len(text), len(text), False)]:
+        if text[at:a] != "\n" * newline:
+            edits.append((len(text[:at].encode()), len(text[:a].encode()), newline))
+        at = b
+    return edits
+
+
+def edit_arrays(
+    edits: list[list[tuple[int, int, bool]]],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    first = np.cumsum([0, *map(len, edits)]).astype(np.int64)
+    starts, ends, newlines = (np.array([e[k] for of in edits for e in of], np.int64) for k in range(3))
+    return first, starts, ends, newlines.astype(np.uint8)
 
 
 def n_sentences(line: str) -> int:

@@ -393,6 +393,10 @@ def _phrase_rows() -> np.ndarray:
     return rows.reshape(-1)
 
 
+PHRASES = _phrase_rows()
+"""What `lines.find_phrases` looks for."""
+
+
 def document_counts(
     offsets: np.ndarray,
     data: np.ndarray,
@@ -434,7 +438,7 @@ def document_counts(
         lowered,
         unicode_tables.PAGE_OF,
         unicode_tables.PAGES,
-        _phrase_rows(),
+        PHRASES,
         SPECIAL_LENGTHS,
         STOP_NUMBERS,
     )

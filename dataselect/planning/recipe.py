@@ -321,6 +321,8 @@ class _Checker:
         types = fields.base | fields.declared
         for i, spec in specs:
             place = f"stages[{i}]"
+            if spec.stage.edits_text() and fields.n_texts > 1:
+                self._mistake(place, _EDITS_OF_SEVERAL.format(spec.use, fields.n_texts))
             try:
                 asked = spec.stage.field_types(types)
             except ValueError as error:
@@ -368,6 +370,12 @@ class _Checker:
         return f"{place}.{[*exact, *within][0]}" if exact or within else place
 
 
+_EDITS_OF_SEVERAL = (
+    "{} edits the text, but input.text joins {} columns, and an edit of all can't be written back; "
+    "name one column there, or set `edit: false` where the stage has it"
+)
+
+
 class _Fields:
     """Input fields: which are declared, and which are used as what."""
 
@@ -377,6 +385,7 @@ class _Fields:
         self.declared: dict[str, str] = dict(spec.fields) if spec is not None else {}
         self.uses: dict[str, FieldUse] = {}
         self._spec = spec
+        self.n_texts = 1 if spec is None else len(TextSpec.of(spec.text).paths)
 
     def use(self, name: str, asked: str | None, place: str) -> str | None:
         """Note that a field is read; what is wrong with it, or None."""

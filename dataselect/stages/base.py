@@ -2,7 +2,8 @@
 
 Five kinds, by what they need to know of the corpus:
 
-* MapStage     nothing: columns from the text of one batch, and rules that drop rows by these columns
+* MapStage     nothing: columns from the text of one batch, rules that drop rows by these columns, and edits
+               of the text, which stages after it see and the writer writes
 * ColumnStage  nothing, not even the text: columns and rules from columns that are there already
 * DedupStage   which documents share a key, of their text or of columns: of those with equal keys one stays;
                a NearDedupStage compares documents that share a key, and drops those that are similar enough
@@ -29,6 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dataselect.core.errors import DataselectError
 from dataselect.core.fingerprint import fingerprint
+from dataselect.stages.edits import Edits
 
 Columns = Mapping[str, Any]
 """Column name -> numpy array or Arrow array, all of one length."""
@@ -54,8 +56,10 @@ BASE_COLUMNS: Mapping[str, str] = {
     "part": NUMBER,
     "row": NUMBER,
 }
-"""Columns of every row that any stage may ask for, with their types: size of the text in UTF-8 bytes and in
-words (runs between white space), the id where the recipe names one, and the place as in `decisions/`."""
+"""Columns of every row that any stage may ask for, with their types: size of the text as it reaches the stage
+in UTF-8 bytes and in words (runs between white space), the id where the recipe names one, and the place as in
+`decisions/`."""
+TEXT_SIZES = frozenset({"n_bytes", "n_words"})
 ORDINAL = "_ordinal"
 """Number of the row in the whole input; a ColumnStage that asks for it gets a digest of the rows checked."""
 PLACE_COLUMNS = frozenset({"shard", "part", "row", ORDINAL})
@@ -113,6 +117,10 @@ class Texts:
         taken = Texts(self.array.filter(pa.array(mask)), keys, self._wanted)
         taken._shared = {name: (bits, rows[mask]) for name, (bits, rows) in self._shared.items()}
         return taken
+
+    def edited(self, array: pa.Array, wanted: Mapping[Hashable, int]) -> Texts:
+        """The same documents with other texts, for stages that ask for `wanted`."""
+        return Texts(array, self._keys, wanted)
 
     def shared(self, name: Hashable, bits: int, compute: Callable[[int], np.ndarray]) -> np.ndarray:
         """Rows that several stages use, computed once for all of them: one for each document.
@@ -204,6 +212,10 @@ class Stage(BaseModel):
         """
         return {}
 
+    def edits_text(self) -> bool:
+        """Whether the text changes here; only that of a MapStage can. See `MapStage.edits`."""
+        return False
+
     def wants(self) -> tuple[Hashable, int]:
         """(name, bits) of what `columns` will ask of `Texts.shared`; bits 0 for nothing."""
         return None, 0
@@ -255,7 +267,14 @@ class Stage(BaseModel):
 
 
 class MapStage(Stage):
-    """Columns from the text, rules on the columns."""
+    """Columns from the text, rules on the columns, and perhaps edits of the text."""
+
+    def edits(self, texts: Texts, model: Model) -> Edits:
+        """What it takes out of these documents, where `edits_text` says that it does; pure as `columns` is.
+
+        Also of documents that its rules drop, since other thresholds may keep them.
+        """
+        raise NotImplementedError
 
 
 class KeepBy(BaseModel):
