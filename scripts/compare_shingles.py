@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--docs", type=int, default=2000)
     parser.add_argument("--field", default="text")
     arguments = parser.parse_args()
-    documents = []
+    documents: list[str] = []
     for path in arguments.shards:
         texts = (text for batch in iter_file_texts(path, arguments.field) for text in batch.to_pylist())
         documents += itertools.islice(texts, -(-arguments.docs // len(arguments.shards)))

@@ -151,11 +151,13 @@ class Corpus:
             digests=tuple(f"{k}" for k in range(len(self.n_rows))),
             shard_rows=tuple((n,) for n in self.n_rows),
             pieces=tuple(Piece((shard,), "jsonl", "none") for shard in shards),
+            edits=tuple(() for _ in self.n_rows),
             mask="mask",
-            score=None,
+            ranked_by=(),
             memory_bytes=memory_bytes,
             against=(),
             base="",
+            key_fields=(),
         )
 
 
