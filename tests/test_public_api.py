@@ -15,6 +15,9 @@ STAGES = {
     "c4@datatrove": MapStage,
     "cross_entropy_difference": FittedStage,
     "exact_dedup": DedupStage,
+    "field_dedup": DedupStage,
+    "id_filter": ColumnStage,
+    "url_dedup": DedupStage,
     "fasttext_label": MapStage,
     "fasttext_quality": MapStage,
     "filter": ColumnStage,
@@ -90,6 +93,9 @@ def test_stages_are_described_and_rendered():
     assert {"kind", "summary", "reads", "adds", "parameters"} < set(described[0])
     text = stageview.render(described)
     assert all(f"{use}: " in text for use in STAGES)
+    by_columns = {stage["use"] for stage in described if stage["reads"] == "columns and input fields"}
+    assert {"field_dedup", "id_filter", "url_dedup"} <= by_columns
+    assert "exact_dedup" not in by_columns
 
 
 def test_changing_a_threshold_recomputes_no_column_and_changing_the_text_rule_does():
