@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 import unicodedata
 
+import corpora
 import pyarrow as pa
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+import dataselect
 from dataselect.kernels import reference, reference_peers
 from dataselect.stages.base import Texts
 from dataselect.stages.minhash_dedup import MinhashDedup
@@ -124,3 +127,30 @@ def test_tokens_and_shingles_exclude_each_other():
         MinhashDedup.model_validate({"shingles": "nemo", "tokens": "chars"})
     own, nemo = MinhashDedup(), MinhashDedup.model_validate({"shingles": "nemo"})
     assert [s.compute_params()["char_ngram"] for s in (own, nemo)] == [8, 24]
+
+
+def test_candidates_are_verified_by_the_same_shingles(tmp_path, serial):
+    words = ["word" + chr(97 + i // 10) + chr(97 + i % 10) for i in range(60)]
+    texts = {
+        "a": " ".join(words),
+        "b": ", ".join(words).upper() + "! 1,000",
+        "c": " ".join(words[::-1]),
+        "short": "four words are here",
+        "again": "four words are here",
+    }
+    rows = "".join(json.dumps({"id": i, "text": text}) + "\n" for i, text in texts.items())
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "x.jsonl").write_text(rows)
+    kept = {}
+    for shingles in ("own", "datatrove", "text-dedup", "nemo"):
+        stage = {"use": "minhash_dedup", "shingles": shingles, "verify": "exact", "threshold": 0.9}
+        dataselect.run(corpora.write_recipe(tmp_path, [stage], input={"shards": "in/*"}))
+        kept[shingles] = corpora.kept_ids(tmp_path / "out")
+    # datatrove sees no case, punctuation or number; text-dedup's commas are words; neither it nor datatrove
+    # has shingles of fewer than five words.
+    assert kept == {
+        "own": ["a", "c", "short"],
+        "datatrove": ["a", "c", "short", "again"],
+        "text-dedup": ["a", "b", "c", "short", "again"],
+        "nemo": ["a", "b", "c", "short"],
+    }

@@ -52,7 +52,7 @@ class MinhashDedup(NearDedupStage):
 
     @model_validator(mode="after")
     def _one_kind_of_shingles(self) -> MinhashDedup:
-        if self.shingles != "own" and "tokens" in self.model_fields_set:
+        if self.shingles != "own" and self.tokens != "words":
             raise ValueError(
                 f"tokens: shingles: {self.shingles} says what shingles are made of; leave it out"
             )
