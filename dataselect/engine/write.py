@@ -97,10 +97,9 @@ def write_piece(context: Context, call: WriteCall) -> dict[str, Any]:
         record["files"]["decisions"] = writer.write_decisions()
         clock.lap("decisions")
         record["files"] |= writer.write_rows()
-        clock.lap("write")
         written = [_times_written(context, r) for r in resolved]
         record["files"] |= write_side_files(context, call, written, record["files"].get("shards"))
-        clock.lap("index")
+        clock.lap("write")
         record["generation"] = call.generation
         with context.work.commit(record_name(call.record)) as file:
             file.write(json.dumps(record).encode())
