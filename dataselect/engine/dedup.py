@@ -33,7 +33,7 @@ from dataselect.stages.instants import instants
 Figures = dict[str, Any]
 
 JOIN_BYTES = 16
-"""Memory of `join_groups` for a document; 24 with survivors: component and larger_clusters: split."""
+"""Memory of `join_groups` for a document; 36 with survivors: component and larger_clusters: split."""
 RANK_BITS = 10
 """Pairs are indexed by 2^RANK_BITS equal ranges of the worse document's rank."""
 
@@ -261,8 +261,8 @@ def _partition(
     keys, numbers, checks = [_NO_PAIRS], [np.empty(0, np.uint32)], []
     for segment, name in enumerate(call.exchange.keys):
         bundle = context.bundle(name)
-        if call.number == 0:
-            bundle.check()  # ranges and rows are read unchecked from here on
+        if segment % call.n_partitions == call.number:
+            bundle.check()  # by one task each; else ranges and rows are read unchecked
         start, stop = key_range(bundle, call.number, call.n_partitions)
         if start == stop:
             continue
