@@ -144,7 +144,7 @@ def test_a_second_run_of_the_same_output_is_locked_out(project):
 
 
 def test_results_go_to_stdout_and_everything_else_to_stderr(project):
-    code, out, err = corpora.cli("run", corpora.recipe_with(project, "Chatty"), "--json")
+    code, out, err = corpora.cli("run", corpora.recipe_with(project, "Chatty"), "--json", "--quiet")
     assert code == 0
     assert "chat" in err
     assert not err.replace("chat", "").strip()
