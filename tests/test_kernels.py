@@ -36,7 +36,7 @@ from dataselect.stages import registry
 
 # One of every kind: classes, case pairs that change length, the two deviations, separators, astral planes.
 ALPHABET = [
-    *"aBzZ09_-.,!'@[`{ \t\n\x0b\x1c\x1f\x00\x7f",
+    *"aBzZ09_-.,!'@[`{ \t\n\x0b\x1c\x1f\x00\x7f\"\\",
     *"\x85\xa0éÉßñÖØжЖΣσςİıŸ\u212a\u2126ȺÅ\u0301日本語ｶ٣²ⅷⒶ\u2028\u3000\u200b€…—\ufeff😀𝔸𐐀\U0010ffff",
     *[
         "word",
@@ -245,6 +245,7 @@ KERNELS = {
     "count_words": (text, lambda m, o, d: run_lengths(m, "count_words", o, d)),
     "gather_rows": (rows, run_gather),
     "hash128": (hashing, run_hash128),
+    "json_strings, lists": (json_strings, lambda m, o, d: m.json_strings(o, d)),
     "draw_u64, seed 0": (hashing, lambda m, o, d: run_draws(m, o, d, 0)),
     "draw_u64, large seed": (hashing, lambda m, o, d: run_draws(m, o, d, 2**63 + 1)),
     "shingle_hashes, 1": (minhash, lambda m, o, d: m.shingle_hashes(o, d, 1)),

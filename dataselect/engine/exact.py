@@ -52,14 +52,15 @@ def list_shingles(context: Context, call: ShinglesCall) -> Figures:
     undecided = context.bundle(call.undecided)
     wanted = {index: undecided.array(f"rows/{number}") for index, number in call.segments}
     sinks = {index: ShingleSink(stage) for index in wanted}
-    editors = {
-        index: Editor(context, names) for (index, _), names in zip(call.segments, call.edits, strict=True)
-    }
+    edits = {index: names for (index, _), names in zip(call.segments, call.edits, strict=True)}
+    editor, edited = Editor(context, ()), -1  # of one segment at a time
     for segment, rows, texts, n_bytes in iter_rows(call.piece, context.job.read, wanted):
         context.report(len(rows), n_bytes)
         clock.lap("read")
         if len(rows):
-            sinks[segment].add(Texts(editors[segment].edited(rows, texts)))
+            if segment != edited:
+                editor, edited = Editor(context, edits[segment]), segment
+            sinks[segment].add(Texts(editor.edited(rows, texts)))
             clock.lap("shingles")
 
     def fill(writer: BundleWriter) -> dict[str, Any]:

@@ -162,6 +162,7 @@ class _PieceWriter:
         self.output_store = context.output
         self._output = context.job.output
         self._piece = call.piece
+        self._open_editor: tuple[int, Editor | None] | None = None
 
     # Decisions -------------------------------------------------------------------------------------
 
@@ -353,28 +354,27 @@ class _PieceWriter:
 
     def _edited_lines(self, segment: int, first_row: int, block: LineBlock, kept: np.ndarray) -> LineBlock:
         """The block with the edited texts in those of its rows `kept` (int64[] ascending) that have edits."""
-        editor = self._editors[segment]
-        if editor is None:
-            return block
-        index = kept[editor.touched[first_row + kept]]
-        if not len(index):
+        editor = self._editor(segment)
+        index = kept[editor.touched[first_row + kept]] if editor is not None else kept[:0]
+        if editor is None or not len(index):
             return block
         texts = editor.edited(first_row + index, texts_of(block, index, self._text))
         return spliced_lines(block, index, texts, self._text)
 
     def _edited_table(self, segment: int, rows: np.ndarray, table: pa.Table) -> pa.Table:
         """The table with the edited texts; `rows` of the segment, int64[] ascending, are the table's."""
-        editor = self._editors[segment]
+        editor = self._editor(segment)
         if editor is None or not editor.touched[rows].any():
             return table
         return with_texts(table, editor.edited(rows, table_texts(table, self._text)), self._text)
 
-    @cached_property
-    def _editors(self) -> list[Editor | None]:
-        """For each segment what edits its texts; None where no stage does."""
-        upto = len(self._context.stages)
-        names = [edit_artifacts(self._context, refs, upto) for refs in self._call.segments]
-        return [Editor(self._context, artifacts) if artifacts else None for artifacts in names]
+    def _editor(self, segment: int) -> Editor | None:
+        """What edits the texts of a segment, None where no stage does; only the last one is held."""
+        if self._open_editor is None or self._open_editor[0] != segment:
+            refs, upto = self._call.segments[segment], len(self._context.stages)
+            artifacts = edit_artifacts(self._context, refs, upto)
+            self._open_editor = segment, Editor(self._context, artifacts) if artifacts else None
+        return self._open_editor[1]
 
     @cached_property
     def _text(self) -> TextSpec:
@@ -444,7 +444,8 @@ class _PieceWriter:
         columns["text"] = batch.texts.take(taken)
         declared = dict(self._output.columns)
         if declared:
-            objects = [_object(line) for line in lines]
+            spans = _spans(block, rows - block.first_row)
+            objects = [_object(block.data[start:end].tobytes()) for start, end in spans]
             for name, kind in declared.items():
                 columns[name] = pa.array([_typed(row.get(name), kind) for row in objects], _ARROW[kind])
         if added is not None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -20,21 +20,22 @@ def spliced_lines(block: LineBlock, index: np.ndarray, texts: pa.Array, spec: Te
 
     The text is at one path. All other bytes of the lines stay.
     """
-    from dataselect.kernels.json_strings import find_strings
+    from dataselect.kernels.arrow import text_buffers
+    from dataselect.kernels.json_strings import find_strings, json_strings
 
     keys = [key.encode() for key in spec.paths[0]]
     spans = np.empty((len(index), 2), np.int64)
     key_ends = np.cumsum([len(key) for key in keys])
     path = np.frombuffer(b"".join(keys), np.uint8)
     find_strings(block.data, block.starts[index], block.ends[index], path, key_ends, spans)
-    strings = [json.dumps(text, ensure_ascii=False).encode() for text in texts.to_pylist()]
-    data, at = block.data.data, 0
-    parts: list[Any] = []
-    for (start, end), string in zip(spans.tolist(), strings, strict=True):
-        parts += [data[at:start], string]
-        at = end
+    bounds, strings = json_strings(*text_buffers(texts))
     longer = np.zeros(block.n_rows, np.int64)
-    longer[index] = [len(string) for string in strings] - np.diff(spans, axis=1)[:, 0]
+    longer[index] = np.diff(bounds) - np.diff(spans, axis=1)[:, 0]
+    data, new, at = block.data.data, strings.data, 0
+    parts: list[Any] = []
+    for (start, end), (first, last) in zip(spans.tolist(), pairwise(bounds.tolist()), strict=True):
+        parts += [data[at:start], new[first:last]]
+        at = end
     ends = block.ends + np.cumsum(longer)
     return dataclasses.replace(
         block,

@@ -1,4 +1,4 @@
-"""Where the strings of JSON lines are."""
+"""Where the strings of JSON lines are, and texts as such strings."""
 
 from __future__ import annotations
 
@@ -7,7 +7,17 @@ from typing import Any
 import numpy as np
 from numba import njit, types
 
-from dataselect.kernels.primitives import BLOCK, I64, U8, helper, pointer_to, range_mask, trailing_zeros
+from dataselect.kernels.primitives import (
+    BLOCK,
+    I64,
+    U8,
+    copy_bytes,
+    helper,
+    low_bits,
+    pointer_to,
+    range_mask,
+    trailing_zeros,
+)
 
 _QUOTE, _BACKSLASH = 34, 92
 
@@ -138,3 +148,84 @@ def find_strings(
     text, path, path_ends = pointer_to(data), pointer_to(keys), pointer_to(key_ends)
     for row in range(starts.size):
         out[row, 0], out[row, 1] = find_string(text, starts[row], ends[row], path, path_ends, key_ends.size)
+
+
+_ESCAPES = np.zeros(256, np.uint8)
+_ESCAPES[[8, 9, 10, 12, 13, _QUOTE, _BACKSLASH]] = np.frombuffer(b'btnfr"\\', np.uint8)
+"""What follows the backslash; 0 for control characters that are written in hexadecimal."""
+
+
+@helper
+def next_escaped(text: Any, position: int, end: int, n_data: int) -> int:
+    """The next byte that a JSON string escapes: a quote, a backslash, a control character; or `end`."""
+    while position < end:
+        if position + BLOCK <= n_data:
+            found = range_mask(text, position, 0, 0, 31)
+            found |= range_mask(text, position, 0, _QUOTE, 0) | range_mask(text, position, 0, _BACKSLASH, 0)
+            found &= low_bits(end - position)
+            if found:
+                return position + trailing_zeros(found)
+            position += BLOCK
+        else:
+            byte = text[position]
+            if byte < 32 or byte == _QUOTE or byte == _BACKSLASH:
+                return position
+            position += 1
+    return end
+
+
+@njit(types.void(I64, U8, U8, types.int64[::1]), cache=True, nogil=True)
+def _string_bytes(offsets: np.ndarray, data: np.ndarray, escapes: np.ndarray, out: np.ndarray) -> None:
+    text = pointer_to(data)
+    for doc in range(offsets.size - 1):
+        end = offsets[doc + 1]
+        n_bytes = end - offsets[doc] + 2
+        at = next_escaped(text, offsets[doc], end, data.size)
+        while at < end:
+            n_bytes += 1 if escapes[text[at]] else 5
+            at = next_escaped(text, at + 1, end, data.size)
+        out[doc] = n_bytes
+
+
+@njit(types.void(I64, U8, U8, types.uint8[::1]), cache=True, nogil=True)
+def _put_strings(offsets: np.ndarray, data: np.ndarray, escapes: np.ndarray, out: np.ndarray) -> None:
+    text, target = pointer_to(data), pointer_to(out)
+    n = np.int64(0)
+    for doc in range(offsets.size - 1):
+        start, end = offsets[doc], offsets[doc + 1]
+        target[n] = _QUOTE
+        n += 1
+        while True:
+            at = next_escaped(text, start, end, data.size)
+            copy_bytes(target, n, text, start, at - start)
+            n += at - start
+            if at == end:
+                break
+            byte = text[at]
+            target[n] = _BACKSLASH
+            target[n + 1] = escapes[byte]
+            n += 2
+            if escapes[byte] == 0:
+                target[n - 1] = 117
+                target[n] = target[n + 1] = 48
+                target[n + 2] = 48 + (byte >> 4)
+                low = byte & 15
+                target[n + 3] = low + 48 if low < 10 else low + 87
+                n += 4
+            start = at + 1
+        target[n] = _QUOTE
+        n += 1
+
+
+def json_strings(offsets: np.ndarray, data: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each document as a JSON string, all but quotes, backslashes and control characters as they are.
+
+    offsets, data  int64[n_docs + 1], uint8[:], as in kernels.arrow
+    Returns (offsets, bytes) of the strings, back to back.
+    """
+    sizes = np.empty(len(offsets) - 1, np.int64)
+    _string_bytes(offsets, data, _ESCAPES, sizes)
+    ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
+    out = np.empty(ends[-1], np.uint8)
+    _put_strings(offsets, data, _ESCAPES, out)
+    return ends, out

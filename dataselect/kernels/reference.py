@@ -427,3 +427,13 @@ def _string_at(line: str, position: int, path: list[str]) -> tuple[int, int] | N
         if key == path[0] and len(path) > 1 and line[start] == "{":
             return _string_at(line[:end], start, path[1:])
         position = end
+
+
+def json_strings(offsets: np.ndarray, data: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    strings = [
+        json.dumps(document.decode("utf-8", "surrogateescape"), ensure_ascii=False).encode(
+            "utf-8", "surrogateescape"
+        )
+        for document in documents(offsets, data)
+    ]
+    return np.cumsum([0, *map(len, strings)]).astype(np.int64), np.frombuffer(b"".join(strings), np.uint8)
