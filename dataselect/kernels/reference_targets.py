@@ -1,0 +1,153 @@
+"""Slow, obvious twins of the kernels in tfidf.py, linear.py and overlap.py; see reference.py."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import numpy as np
+
+from dataselect.kernels.reference import M64, documents, mix64, run_value, token_hash, tokens
+from dataselect.kernels.tfidf import COUNT_BITS, MOST_COUNT, TF, UNKNOWN, Index
+
+
+def words(document: bytes) -> list[int]:
+    return [token_hash(token) for token in tokens(document, punctuation=False)]
+
+
+# tfidf.py
+
+
+def feature_lists(offsets: np.ndarray, data: np.ndarray, n_bits: int) -> tuple[np.ndarray, np.ndarray]:
+    list_offsets = [0]
+    features: list[int] = []
+    for document in documents(offsets, data):
+        counts: dict[int, int] = {}
+        hashes = words(document)
+        for i, word in enumerate(hashes):
+            for run in [[word], hashes[i - 1 : i + 1]] if i else [[word]]:
+                term = mix64(run_value(run)) >> 63 - n_bits
+                counts[term >> 1] = counts.get(term >> 1, 0) + (-1 if term & 1 else 1)
+        for bucket, count in counts.items():
+            if count:
+                count = min(max(count, -MOST_COUNT), MOST_COUNT)
+                features.append(bucket << COUNT_BITS | count + MOST_COUNT + 1)
+        list_offsets.append(len(features))
+    return np.array(list_offsets, np.int64), np.array(features, np.uint32)
+
+
+def vectors(list_offsets: np.ndarray, features: np.ndarray, idf: np.ndarray) -> list[dict[int, float]]:
+    """Of each document bucket -> x_j, and its norm under -1."""
+    found = []
+    for start, stop in pairwise(list_offsets.tolist()):
+        vector: dict[int, float] = {}
+        square = 0.0
+        for feature in features[start:stop].tolist():
+            count = feature % (1 << COUNT_BITS) - MOST_COUNT - 1
+            bucket = feature >> COUNT_BITS
+            vector[bucket] = math.copysign(float(TF[abs(count)]) * float(idf[bucket]), count)
+            square += vector[bucket] ** 2
+        found.append(vector | {-1: math.sqrt(square)})
+    return found
+
+
+def cosine_matrix(list_offsets: np.ndarray, features: np.ndarray, index: Index) -> np.ndarray:
+    out = np.zeros((len(list_offsets) - 1, index.n_targets))
+    for row, vector in zip(out, vectors(list_offsets, features, index.idf), strict=True):
+        norm = vector.pop(-1)
+        for bucket, x in vector.items():
+            for posting in range(index.starts[bucket], index.starts[bucket + 1]):
+                row[index.targets[posting]] += x * float(index.weights[posting])
+        if norm:
+            row /= norm
+    return out
+
+
+def nearest_targets(
+    list_offsets: np.ndarray, features: np.ndarray, index: Index, ranked: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    best, nearest, turns = [], [], []
+    for row, n in zip(cosine_matrix(list_offsets, features, index), np.diff(list_offsets), strict=True):
+        positive = [(-value, target) for target, value in enumerate(row.tolist()) if value > 0]
+        value, target = min(positive, default=(0.0, -1))
+        best.append(-value if n else math.nan)
+        nearest.append(target)
+        ranks = [(int((ranked[:, t] > -value).sum()), t) for value, t in positive]
+        turns.append(
+            min((rank * index.n_targets + t for rank, t in ranks if rank < len(ranked)), default=UNKNOWN)
+        )
+    return np.array(best, np.float64), np.array(nearest, np.int32), np.array(turns, np.int64)
+
+
+# linear.py
+
+
+def logistic_scores(
+    list_offsets: np.ndarray, features: np.ndarray, idf: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+    out = []
+    for vector in vectors(list_offsets, features, idf):
+        norm = vector.pop(-1)
+        dot = sum((x * float(weights[bucket]) for bucket, x in vector.items()), 0.0)
+        out.append(1 / (1 + math.exp(-(dot / norm + float(weights[-1])))) if norm else math.nan)
+    return np.array(out, np.float64)
+
+
+def train_logistic(
+    list_offsets: np.ndarray,
+    features: np.ndarray,
+    idf: np.ndarray,
+    labels: np.ndarray,
+    n_epochs: int,
+    rate: float,
+) -> np.ndarray:
+    weights = np.zeros(len(idf) + 1)
+    documents_ = [(vector, vector.pop(-1) or 1.0) for vector in vectors(list_offsets, features, idf)]
+    n_steps = n_epochs * len(documents_)
+    for step in range(n_steps):
+        vector, norm = documents_[step % len(documents_)]
+        z = sum(x * float(weights[bucket]) for bucket, x in vector.items()) / norm + float(weights[-1])
+        error = float(labels[step % len(documents_)]) - 1 / (1 + math.exp(-z))
+        size = rate * (1 - step / n_steps) * error
+        weights[-1] += size
+        for bucket, x in vector.items():
+            weights[bucket] += size * x / norm
+    return weights
+
+
+# overlap.py
+
+
+def target_keys(
+    offsets: np.ndarray, data: np.ndarray, n: int, min_words: int
+) -> tuple[np.ndarray, np.ndarray]:
+    keys, lengths = [], set()
+    for document in documents(offsets, data):
+        hashes = words(document)
+        if len(hashes) >= min(n, min_words):
+            lengths.add(min(n, len(hashes)))
+            keys += [key for _, key in run_keys(hashes, min(n, len(hashes)))]
+    return np.array(keys, np.uint64), np.array(sorted(lengths), np.int64)
+
+
+def run_keys(hashes: list[int], n: int) -> list[tuple[int, int]]:
+    """(first word, key) of every run of n."""
+    runs = ((i, run_value(hashes[i : i + n])) for i in range(len(hashes) - n + 1))
+    return [(i, mix64(value + n & M64) | 1) for i, value in runs]
+
+
+def shared_words(offsets: np.ndarray, data: np.ndarray, lengths: np.ndarray, table: np.ndarray) -> np.ndarray:
+    known = set(table.tolist()) - {0}
+    out = np.zeros((len(offsets) - 1, 4), np.int32)
+    for row, document in zip(out, documents(offsets, data), strict=True):
+        hashes = words(document)
+        shared = [
+            (i, n) for n in lengths.tolist() for i, key in run_keys(hashes, n) if key in known
+        ]
+        covered = {word for i, n in shared for word in range(i, i + n)}
+        longest = run = 0
+        for word in range(len(hashes)):
+            run = run + 1 if word in covered else 0
+            longest = max(longest, run)
+        row[:] = len(shared), len(covered), longest, len(hashes)
+    return out

@@ -1,0 +1,84 @@
+"""A classifier of what is near benchmark examples, made and applied in one run (BETR, arXiv 2507.12466).
+
+Each target document ranks the sampled documents by similarity. A document's score is its best rank over
+all of them (section 3 of the paper: 1/r, the maximum, which did better than means); the best `positive` share
+of the sample are the positives, the rest the negatives, of a classifier that scores everything else.
+
+Two things are not the paper's: the vectors are hashed TF-IDF (kernels/tfidf.py) where it has a language model's
+embeddings, and the classifier is a logistic regression on the same vectors (kernels/linear.py) where it has
+fastText on words and pairs of words: the same model, but its result is the same wherever it is trained. Nothing
+is balanced: a probability is that of being in the best share, and ranks don't need more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from dataselect.core.sizes import Share
+from dataselect.stages.base import Columns, Model, Rules, Texts
+from dataselect.stages.targets import TargetVectors, index_of, joined_sample, ranked_cosines
+
+_EPOCHS = 5
+_RATE = 4.0
+
+
+class Betr(TargetVectors):
+    """Score documents by P(among those nearest to a target document), by a classifier fitted on a sample."""
+
+    use: ClassVar[str] = "betr"
+    decide_fields: ClassVar[frozenset[str]] = frozenset({"min", "max"})
+
+    positive: Share = Field(
+        0.1, gt=0, lt=1, description="share of the sampled documents, by their best rank, that are positives"
+    )
+    min: float | None = Field(None, description="drop documents that score less, or have no words")
+    max: float | None = Field(None, description="drop documents that score more, or have no words")
+    as_: str = Field("betr", alias="as", description="score column (probability; NaN without words)")
+
+    def output_columns(self) -> dict[str, str]:
+        return {self.as_: "float64"}
+
+    def fit_model(self, prepared: Model, samples: Iterator[pa.Table]) -> dict[str, np.ndarray]:
+        """idf float64[n_buckets] and the classifier's weights float64[n_buckets + 1], the bias last."""
+        from dataselect.kernels.linear import train_logistic
+        from dataselect.kernels.tfidf import nearest_targets
+
+        list_offsets, features = joined_sample(samples)
+        index = index_of(prepared, features, len(list_offsets) - 1, self.n_bits)
+        ranked = ranked_cosines(index, list_offsets, features)
+        turn = nearest_targets(list_offsets, features, index, ranked)[2]
+        labels = best(turn, self.positive)
+        return {
+            "idf": index.idf,
+            "weights": train_logistic(list_offsets, features, index.idf, labels, _EPOCHS, _RATE),
+        }
+
+    def columns(self, texts: Texts, model: Model) -> Columns:
+        from dataselect.kernels.linear import logistic_scores
+
+        return {self.as_: logistic_scores(*self.lists(texts), model["idf"], model["weights"])}
+
+    def keep(self, columns: Columns) -> Rules:
+        score = columns[self.as_]
+        rules = {}
+        if self.min is not None:
+            rules[f"{self.as_} < {self.min}"] = ~(score >= self.min)
+        if self.max is not None:
+            rules[f"{self.as_} > {self.max}"] = ~(score <= self.max)
+        return rules
+
+
+def best(turn: np.ndarray, share: float) -> np.ndarray:
+    """bool[n]: the `share` of the documents whose turn comes first; equal turns are all or none positive."""
+    from dataselect.kernels.tfidf import UNKNOWN
+
+    n_positive = min(max(1, round(share * len(turn))), len(turn))
+    if not n_positive:
+        return np.zeros(0, bool)
+    last = np.partition(turn, n_positive - 1)[n_positive - 1]
+    return (turn <= last) & (turn != UNKNOWN)

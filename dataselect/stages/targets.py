@@ -1,0 +1,152 @@
+"""What stages that compare documents with a target share: its files, and its vectors and ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from dataselect.core.errors import BadModel
+from dataselect.core.sizes import ByteSize
+from dataselect.stages.base import FittedStage, Model, ModelPath, Stage, Texts
+from dataselect.stages.draws import uniform_draws
+
+if TYPE_CHECKING:
+    from dataselect.kernels.tfidf import Index
+
+_VALUES = 1 << 22
+"""Cosines held at a time, and kept of all ranks together: 32 MB."""
+
+
+class TargetStage(Stage):
+    """A stage with a target: documents like those wanted, or, for contamination, like those not wanted."""
+
+    target: ModelPath | list[ModelPath] = Field(
+        description="JSONL or Parquet file with documents like those wanted, or several"
+    )
+    target_text: str = Field("text", description="text column of the target files")
+
+    def check_files(self) -> None:
+        from dataselect.io.peek import check_text_column
+
+        for path in self.file_fields().values():
+            check_text_column(path, self.target_text)
+
+    @property
+    def target_files(self) -> list[str]:
+        """One or several."""
+        return [self.target] if isinstance(self.target, str) else list(self.target)
+
+    def target_texts(self) -> Texts:
+        """All documents of the target in order; in place of one that repeats an earlier one an empty text."""
+        from dataselect.io.reader import iter_file_texts
+
+        seen: set[str] = set()
+        documents = []
+        for path in self.target_files:
+            for array in iter_file_texts(path, self.target_text):
+                for text in array.to_pylist():
+                    documents.append("" if text in seen else text)
+                    seen.add(text)
+        return Texts(pa.array(documents, pa.large_string()))
+
+    def no_words(self, wanted: str = "words") -> BadModel:
+        """The error for a target that nothing can be compared with."""
+        return BadModel(
+            f"{', '.join(self.target_files)}: the target has no {wanted} in '{self.target_text}', "
+            "so nothing can be like it"
+        )
+
+
+class TargetVectors(TargetStage, FittedStage):
+    """Cosines of hashed TF-IDF vectors with every target document, and ranks by them in a sample of raw."""
+
+    n_bits: int = Field(20, ge=8, le=20, description="2^n_bits hash buckets of words and pairs of words")
+    sample_: ByteSize = Field(
+        64 << 20,
+        ge=1,
+        alias="sample",
+        description="about how much text idf and ranks are found on, at most; it is held in memory",
+    )
+
+    def prepare(self) -> dict[str, np.ndarray]:
+        """The target's list_offsets int64[n_targets + 1] and features uint32; see kernels.tfidf."""
+        list_offsets, features = self.lists(self.target_texts())
+        if not len(features):
+            raise self.no_words()
+        return {"list_offsets": list_offsets, "features": features}
+
+    def lists(self, texts: Texts) -> tuple[np.ndarray, np.ndarray]:
+        """(list_offsets, features) of documents."""
+        from dataselect.kernels.tfidf import feature_lists
+
+        return feature_lists(texts.offsets, texts.data, self.n_bits)
+
+    def sample_bytes(self) -> int:
+        return self.sample_
+
+    def sample(self, texts: Texts, share: float) -> pa.Table:
+        from dataselect.kernels.hashing import hash128
+
+        chosen = uniform_draws(texts.keys, seed=0, purpose=self.use) < share
+        docs = texts.take(chosen)
+        offsets, features = self.lists(docs)
+        hashes = np.empty((len(docs), 2), np.uint64)
+        hash128(docs.offsets, docs.data, hashes)
+        # As bytes, because Arrow takes 30 ns an element to filter lists.
+        parts = [None, pa.py_buffer(offsets * features.itemsize), pa.py_buffer(features)]
+        lists = pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(docs), parts)
+        hash_0, hash_1 = (pa.array(np.ascontiguousarray(column)) for column in hashes.T)
+        return pa.table(
+            {"doc": np.flatnonzero(chosen), "hash_0": hash_0, "hash_1": hash_1, "features": lists}
+        )
+
+
+def joined_sample(samples: Iterator[pa.Table]) -> tuple[np.ndarray, np.ndarray]:
+    """(list_offsets, features) of all sampled documents, in the order of their texts' hashes."""
+    from dataselect.kernels.language_model import take_lists
+
+    tables = [table.select(["hash_0", "hash_1", "features"]) for table in samples]
+    if not tables:
+        return np.zeros(1, np.int64), np.empty(0, np.uint32)
+    table = pa.concat_tables(tables)
+    counts, features = [], []
+    for chunk in table["features"].chunks:
+        _, offsets, data = chunk.buffers()
+        bounds = np.frombuffer(offsets, np.int64, len(chunk) + 1, 8 * chunk.offset) // 4
+        counts.append(np.diff(bounds))
+        features.append(np.frombuffer(data or b"", np.uint32)[bounds[0] : bounds[-1]])
+    list_offsets = np.cumsum(np.concatenate([np.zeros(1, np.int64), *counts]))
+    order = np.lexsort((table["hash_1"].to_numpy(), table["hash_0"].to_numpy()))
+    return take_lists(list_offsets, np.concatenate(features), order)
+
+
+def index_of(target: Model, features: np.ndarray, n_docs: int, n_bits: int) -> Index:
+    """The target's index, with idf from the features of n_docs sampled documents."""
+    from dataselect.kernels.tfidf import buckets_of, build_index, idf_table
+
+    idf = idf_table(np.bincount(buckets_of(features), minlength=1 << n_bits), n_docs)
+    return build_index(target["list_offsets"], target["features"], idf)
+
+
+def ranked_cosines(index: Index, list_offsets: np.ndarray, features: np.ndarray) -> np.ndarray:
+    """float64[n_ranks, n_targets]: for each target the largest cosines of the documents, descending.
+
+    Of all documents, and -inf after them, where these are few; else as many as make 32 MB.
+    """
+    from dataselect.kernels.tfidf import cosine_matrix
+
+    n_docs, n_targets = len(list_offsets) - 1, index.n_targets
+    most = max(1, _VALUES // n_targets)
+    ranked = np.empty((0, n_targets))
+    for first in range(0, n_docs, most):
+        new = cosine_matrix(list_offsets[first : first + most + 1], features, index)
+        ranked = np.concatenate([ranked, new])
+        if len(ranked) > most:
+            ranked = np.partition(ranked, len(ranked) - most, axis=0)[-most:]
+    ranked = np.sort(ranked, axis=0)[::-1]
+    last = np.full((int(n_docs <= most), n_targets), -np.inf)
+    return np.ascontiguousarray(np.concatenate([ranked, last]))
