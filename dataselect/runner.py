@@ -545,8 +545,8 @@ def _report(prepared: Prepared, walk: Walk, figures: Figures, outcome: Outcome) 
         rate = flow["in"]["n_bytes"] / 1e6 / seconds if seconds else None
         lengths = {"lengths": _lengths(flow)} if "lengths" in flow else {}
         selection = _selection(prepared, walk, i)
-        figures_of_stage = {"seconds": seconds, "mb_per_s": rate}
-        funnel.append({"stage": stages[i].use, **flow, **lengths, **selection, **figures_of_stage})
+        said = {"warnings": _warnings(prepared, walk, i), "seconds": seconds, "mb_per_s": rate}
+        funnel.append({"stage": stages[i].use, **flow, **lengths, **selection, **said})
     decisions = prepared.decisions
     return {
         "generation": outcome.generation,
@@ -580,6 +580,14 @@ def _selection(prepared: Prepared, walk: Walk, i: int) -> dict[str, Any]:
     if not isinstance(prepared.inputs.stages[i], SelectStage):
         return {}
     return {"selection": Bundle(prepared.work, walk.model_artifacts[i]).meta["selection"]}
+
+
+def _warnings(prepared: Prepared, walk: Walk, i: int) -> list[str]:
+    stage = prepared.inputs.stages[i]
+    if not stage.figures:
+        return []
+    model = Bundle(prepared.work, walk.model_artifacts[i])
+    return stage.warnings({name: model.array(name) for name in stage.figures})
 
 
 def _lengths(flow: Mapping[str, Any]) -> dict[str, Any]:

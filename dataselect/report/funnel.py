@@ -22,6 +22,7 @@ def render(report: dict[str, Any]) -> str:
     lines += [f"  {note}" for note in report["notes"]]
     lines += [f"  {text}" for dedup in report["dedups"] for text in _clusters(dedup)]
     lines += [f"  {line}" for stage in report["funnel"] for line in selection_lines(stage)]
+    lines += [f"  {stage['stage']}: {text}" for stage in report["funnel"] for text in stage["warnings"]]
     counts = report["rows"]
     kept = f"{counts['kept']:,} kept + {counts['dropped']:,} dropped + {counts['quarantined']:,} quarantined"
     unsampled = f" + {counts['unsampled']:,} outside the sample" if counts["unsampled"] else ""

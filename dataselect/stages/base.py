@@ -155,6 +155,9 @@ class Stage(BaseModel):
     """Kernel modules that only such stages need: the fork server compiles or loads them where a recipe has
     one."""
 
+    figures: ClassVar[tuple[str, ...]] = ()
+    """Small arrays of the model that `warnings` gets."""
+
     optional: bool = Field(
         False, description="leave the stage out, and say so, where a file it needs is missing"
     )
@@ -243,6 +246,10 @@ class Stage(BaseModel):
     def keep(self, columns: Columns) -> Rules:
         """Rules that drop rows; computed again from stored columns, so it must be cheap."""
         return {}
+
+    def warnings(self, figures: Model) -> list[str]:
+        """What people should know of the stage's files, from the arrays of its model named in `figures`."""
+        return []
 
     def compute_params(self) -> dict[str, Any]:
         """Parameters that `columns` or a fit depends on, files left out."""

@@ -31,6 +31,7 @@ class Betr(TargetVectors):
     """Score documents by P(among those nearest to a target document), by a classifier fitted on a sample."""
 
     use: ClassVar[str] = "betr"
+    kernels: ClassVar[tuple[str, ...]] = ("dataselect.kernels.linear",)
     decide_fields: ClassVar[frozenset[str]] = frozenset({"min", "max"})
 
     positive: Share = Field(
@@ -49,11 +50,13 @@ class Betr(TargetVectors):
         from dataselect.kernels.tfidf import nearest_targets
 
         list_offsets, features = joined_sample(samples)
-        index = index_of(prepared, features, len(list_offsets) - 1, self.n_bits)
+        index, unseen = index_of(prepared, features, len(list_offsets) - 1, self.n_bits)
         ranked = ranked_cosines(index, list_offsets, features)
         turn = nearest_targets(list_offsets, features, index, ranked)[2]
         labels = best(turn, self.positive)
         return {
+            "target_counts": prepared["target_counts"],
+            "unseen": unseen,
             "idf": index.idf,
             "weights": train_logistic(list_offsets, features, index.idf, labels, _EPOCHS, _RATE),
         }

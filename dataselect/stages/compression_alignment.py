@@ -95,7 +95,7 @@ class CompressionAlignment(TargetStage, MapStage):
         """Windows of the drawn target documents: data uint8, offsets int64, and compressed lengths int64."""
         from dataselect.kernels.hashing import hash128
 
-        texts = self.target_texts()
+        texts, counts = self.read_target()
         texts = texts.take(np.diff(texts.offsets) > 0)
         if not len(texts):
             raise self.no_words()
@@ -110,6 +110,7 @@ class CompressionAlignment(TargetStage, MapStage):
             "data": np.frombuffer(b"".join(windows), np.uint8),
             "offsets": np.cumsum([0, *map(len, windows)]),
             "lengths": np.array([length(window) for window in windows], np.int64),
+            "target_counts": counts,
         }
 
     def columns(self, texts: Texts, model: Model) -> Columns:

@@ -21,6 +21,8 @@ class TargetOverlap(TargetStage, MapStage):
     """Count words in n-grams that a target has too, and drop documents with any, or with too many."""
 
     use: ClassVar[str] = "target_overlap"
+    kernels: ClassVar[tuple[str, ...]] = ("dataselect.kernels.overlap",)
+    figures: ClassVar[tuple[str, ...]] = ()  # a benchmark may be small, or repeat itself
     decide_fields: ClassVar[frozenset[str]] = frozenset({"max_words", "max_share"})
 
     n: int = Field(13, ge=1, le=1000, description="words of an n-gram; case and punctuation don't count")
@@ -47,7 +49,7 @@ class TargetOverlap(TargetStage, MapStage):
         """The target's n-grams (kernels.overlap.key_table) and their lengths int64."""
         from dataselect.kernels.overlap import key_table, target_keys
 
-        texts = self.target_texts()
+        texts, _ = self.read_target()
         keys, lengths = target_keys(texts.offsets, texts.data, self.n, self.min_words)
         if not len(keys):
             raise self.no_words(f"documents of {min(self.n, self.min_words)} words or more")

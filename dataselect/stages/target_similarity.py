@@ -1,10 +1,10 @@
 """How near each document is to the nearest target document, and its turn in a round-robin over all of them.
 
 Cosines of hashed TF-IDF vectors (kernels/tfidf.py): no model is needed, and every document is compared with every
-target document. Keeping the nearest is `select: {by: similarity}`. RDS+ (Ivison et al. 2025) lets each target
+target document. Keeping the nearest is `select: {by: target_similarity}`. RDS+ (Ivison et al. 2025) lets each target
 document in turn take its nearest one: after r rounds these are, of every target document, the r nearest. So
 a document's turn is the least of rank x n_targets + number of the target over all targets, and
-`select: {by: similarity_turn, direction: min}` is RDS+ for any budget. The paper's vectors are a language model's.
+`select: {by: target_similarity_turn, direction: min}` is RDS+ for any budget. The paper's vectors are a language model's.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ class TargetSimilarity(TargetVectors):
     """Score documents by the cosine of their hashed TF-IDF vector with the nearest target document's."""
 
     use: ClassVar[str] = "target_similarity"
+    kernels: ClassVar[tuple[str, ...]] = ("dataselect.kernels.tfidf",)
     decide_fields: ClassVar[frozenset[str]] = frozenset({"min"})
 
     min: float | None = Field(None, description="drop documents whose similarity is less, or has no value")
     as_: str = Field(
-        "similarity",
+        "target_similarity",
         alias="as",
         description="score column (0 to 1; NaN without words); <as>_nearest: number of the target document, "
         "-1 where none has a word in common; <as>_turn: place in a round-robin over the target documents, "
@@ -41,9 +42,10 @@ class TargetSimilarity(TargetVectors):
     def fit_model(self, prepared: Model, samples: Iterator[pa.Table]) -> dict[str, np.ndarray]:
         """The target's index (kernels.tfidf.Index) and its documents' ranked cosines in the sample."""
         list_offsets, features = joined_sample(samples)
-        index = index_of(prepared, features, len(list_offsets) - 1, self.n_bits)
+        index, unseen = index_of(prepared, features, len(list_offsets) - 1, self.n_bits)
         ranked = ranked_cosines(index, list_offsets, features)
-        return {**index.arrays(), "ranked": ranked}
+        told = {"target_counts": prepared["target_counts"], "unseen": unseen}
+        return {**index.arrays(), "ranked": ranked, **told}
 
     def columns(self, texts: Texts, model: Model) -> Columns:
         from dataselect.kernels.tfidf import UNKNOWN, Index, nearest_targets

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -17,12 +17,17 @@ from dataselect.stages.draws import uniform_draws
 if TYPE_CHECKING:
     from dataselect.kernels.tfidf import Index
 
+FEW_DOCS = 20
+MANY_UNSEEN = 0.75
+"""Share of terms: of a fitting target it is a fifth at 30 MB of raw text, and more where that is less."""
 _VALUES = 1 << 22
 """Cosines held at a time, and kept of all ranks together: 32 MB."""
 
 
 class TargetStage(Stage):
     """A stage with a target: documents like those wanted, or, for contamination, like those not wanted."""
+
+    figures: ClassVar[tuple[str, ...]] = ("target_counts",)
 
     target: ModelPath | list[ModelPath] = Field(
         description="JSONL or Parquet file with documents like those wanted, or several"
@@ -40,18 +45,32 @@ class TargetStage(Stage):
         """One or several."""
         return [self.target] if isinstance(self.target, str) else list(self.target)
 
-    def target_texts(self) -> Texts:
-        """All documents of the target in order; in place of one that repeats an earlier one an empty text."""
+    def read_target(self) -> tuple[Texts, np.ndarray]:
+        """All documents of the target in order, and int64[2]: how many, and how many repeat an earlier one.
+
+        In place of a repeated one there is an empty text.
+        """
         from dataselect.io.reader import iter_file_texts
 
         seen: set[str] = set()
         documents = []
+        n_repeated = 0
         for path in self.target_files:
             for array in iter_file_texts(path, self.target_text):
                 for text in array.to_pylist():
                     documents.append("" if text in seen else text)
+                    n_repeated += text in seen
                     seen.add(text)
-        return Texts(pa.array(documents, pa.large_string()))
+        return Texts(pa.array(documents, pa.large_string())), np.array([len(documents), n_repeated])
+
+    def warnings(self, figures: Model) -> list[str]:
+        n_docs, n_repeated = figures["target_counts"].tolist()
+        found = []
+        if n_repeated:
+            found.append(f"{n_repeated:,} of {n_docs:,} target documents repeat others, and are left out")
+        if n_docs - n_repeated < FEW_DOCS:
+            found.append(f"the target has {n_docs - n_repeated:,} documents: what is like so few is chance")
+        return found
 
     def no_words(self, wanted: str = "words") -> BadModel:
         """The error for a target that nothing can be compared with."""
@@ -64,6 +83,8 @@ class TargetStage(Stage):
 class TargetVectors(TargetStage, FittedStage):
     """Cosines of hashed TF-IDF vectors with every target document, and ranks by them in a sample of raw."""
 
+    figures: ClassVar[tuple[str, ...]] = ("target_counts", "unseen")
+
     n_bits: int = Field(20, ge=8, le=20, description="2^n_bits hash buckets of words and pairs of words")
     sample_: ByteSize = Field(
         64 << 20,
@@ -73,11 +94,21 @@ class TargetVectors(TargetStage, FittedStage):
     )
 
     def prepare(self) -> dict[str, np.ndarray]:
-        """The target's list_offsets int64[n_targets + 1] and features uint32; see kernels.tfidf."""
-        list_offsets, features = self.lists(self.target_texts())
+        """The target's list_offsets int64[n_targets + 1] and features uint32 (kernels.tfidf), its counts."""
+        texts, counts = self.read_target()
+        list_offsets, features = self.lists(texts)
         if not len(features):
             raise self.no_words()
-        return {"list_offsets": list_offsets, "features": features}
+        return {"list_offsets": list_offsets, "features": features, "target_counts": counts}
+
+    def warnings(self, figures: Model) -> list[str]:
+        found, unseen = super().warnings(figures), float(figures["unseen"][0])
+        if unseen > MANY_UNSEEN:
+            found.append(
+                f"some {unseen:.0%} of the target's words and word pairs are in no sampled document: another "
+                "language or domain?"
+            )
+        return found
 
     def lists(self, texts: Texts) -> tuple[np.ndarray, np.ndarray]:
         """(list_offsets, features) of documents."""
@@ -124,12 +155,19 @@ def joined_sample(samples: Iterator[pa.Table]) -> tuple[np.ndarray, np.ndarray]:
     return take_lists(list_offsets, np.concatenate(features), order)
 
 
-def index_of(target: Model, features: np.ndarray, n_docs: int, n_bits: int) -> Index:
-    """The target's index, with idf from the features of n_docs sampled documents."""
+def index_of(target: Model, features: np.ndarray, n_docs: int, n_bits: int) -> tuple[Index, np.ndarray]:
+    """The target's index, with idf from the features of n_docs sampled documents, and float64[1] unseen.
+
+    unseen: the share of the target's terms that no sampled document has; of those whose bucket is empty
+    there are as many as chance leaves.
+    """
     from dataselect.kernels.tfidf import buckets_of, build_index, idf_table
 
-    idf = idf_table(np.bincount(buckets_of(features), minlength=1 << n_bits), n_docs)
-    return build_index(target["list_offsets"], target["features"], idf)
+    df = np.bincount(buckets_of(features), minlength=1 << n_bits)
+    in_empty = (df[buckets_of(target["features"])] == 0).mean()
+    unseen = min(1.0, in_empty / max((df == 0).mean(), 1 / len(df)))
+    index = build_index(target["list_offsets"], target["features"], idf_table(df, n_docs))
+    return index, np.array([unseen])
 
 
 def ranked_cosines(index: Index, list_offsets: np.ndarray, features: np.ndarray) -> np.ndarray:
