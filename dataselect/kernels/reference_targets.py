@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 
 from dataselect.kernels.reference import M64, documents, mix64, run_value, token_hash, tokens
-from dataselect.kernels.tfidf import COUNT_BITS, MOST_COUNT, TF, UNKNOWN, Index
+from dataselect.kernels.tfidf import COUNT_BITS, MOST_COUNT, TF, Index
 
 
 def words(document: bytes) -> list[int]:
@@ -73,10 +73,12 @@ def nearest_targets(
         best.append(-value if n else math.nan)
         nearest.append(target)
         ranks = [(int((ranked[:, t] > -value).sum()), t) for value, t in positive]
-        turns.append(
-            min((rank * index.n_targets + t for rank, t in ranks if rank < len(ranked)), default=UNKNOWN)
+        turn, t = min(
+            ((rank * index.n_targets + t, t) for rank, t in ranks if rank < len(ranked)),
+            default=(math.inf, 0),
         )
-    return np.array(best, np.float64), np.array(nearest, np.int32), np.array(turns, np.int64)
+        turns.append(turn + max(0.0, 1.0 - float(row[t])))
+    return np.array(best, np.float64), np.array(nearest, np.int32), np.array(turns, np.float64)
 
 
 # linear.py

@@ -29,9 +29,6 @@ MAX_BITS = 20
 """Most bits of a bucket."""
 COUNT_BITS = 12
 MOST_COUNT = (1 << COUNT_BITS - 1) - 1
-UNKNOWN = np.iinfo(np.int64).max
-"""Turn of a document that is no target's, as far as ranks are known."""
-
 _PAIR_BASE = np.uint64(0xD6E8FEB86659FD93)
 _LOW = np.uint64(0xFFFFFFFF)
 _COUNT_0 = np.uint64(1 << 31)
@@ -258,7 +255,7 @@ def cosine_matrix(list_offsets: np.ndarray, features: np.ndarray, index: Index) 
 
 
 @njit(
-    types.void(I64, U32, *_INDEX, F64_2D, types.float64[::1], types.int32[::1], types.int64[::1]),
+    types.void(I64, U32, *_INDEX, F64_2D, types.float64[::1], types.int32[::1], types.float64[::1]),
     cache=True,
     nogil=True,
 )
@@ -301,7 +298,9 @@ def _nearest_targets(
                 rank, rank_target = low, target
         cosine[doc] = best
         nearest[doc] = best_target
-        turn[doc] = rank * n_targets + rank_target if rank < n_ranks else UNKNOWN
+        turn[doc] = np.inf
+        if rank < n_ranks:
+            turn[doc] = rank * n_targets + rank_target + max(0.0, 1.0 - cosines[rank_target])
 
 
 def nearest_targets(
@@ -310,15 +309,16 @@ def nearest_targets(
     index: Index,
     ranked: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(cosine float64[n], nearest int32[n], turn int64[n]) of documents as `feature_lists` gives them.
+    """(cosine float64[n], nearest int32[n], turn float64[n]) of documents as `feature_lists` gives them.
 
     ranked   float64[n_ranks, n_targets]  for each target cosines of documents, the largest first
     cosine   with the nearest target document: 0 where none is positive, NaN without features
     nearest  its number, the lower of two as near; -1 where there is none
     turn     when a round-robin comes to it: the least rank x n_targets + target over the targets with a
-             positive cosine, where rank is how many of `ranked` are larger; UNKNOWN where all are
+             positive cosine, where rank is how many of `ranked` are larger; infinite where all are. Plus
+             1 - that cosine, which orders documents between the same two of `ranked`
     """
     n_docs = len(list_offsets) - 1
-    cosine, nearest, turn = np.empty(n_docs), np.empty(n_docs, np.int32), np.empty(n_docs, np.int64)
+    cosine, nearest, turn = np.empty(n_docs), np.empty(n_docs, np.int32), np.empty(n_docs)
     _nearest_targets(list_offsets, features, TF, *index[:4], ranked, cosine, nearest, turn)
     return cosine, nearest, turn

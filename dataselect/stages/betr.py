@@ -78,10 +78,8 @@ class Betr(TargetVectors):
 
 def best(turn: np.ndarray, share: float) -> np.ndarray:
     """bool[n]: the `share` of the documents whose turn comes first; equal turns are all or none positive."""
-    from dataselect.kernels.tfidf import UNKNOWN
-
     n_positive = min(max(1, round(share * len(turn))), len(turn))
     if not n_positive:
         return np.zeros(0, bool)
     last = np.partition(turn, n_positive - 1)[n_positive - 1]
-    return (turn <= last) & (turn != UNKNOWN)
+    return (turn <= last) & np.isfinite(turn)

@@ -48,11 +48,11 @@ class TargetSimilarity(TargetVectors):
         return {**index.arrays(), "ranked": ranked, **told}
 
     def columns(self, texts: Texts, model: Model) -> Columns:
-        from dataselect.kernels.tfidf import UNKNOWN, Index, nearest_targets
+        from dataselect.kernels.tfidf import Index, nearest_targets
 
         index = Index.of(model, model["ranked"].shape[1])
         cosine, nearest, turn = nearest_targets(*self.lists(texts), index, model["ranked"])
-        turns = np.where(turn == UNKNOWN, np.nan, turn)
+        turns = np.where(np.isinf(turn), np.nan, turn)
         return dict(zip(self.output_columns(), (cosine, nearest, turns), strict=True))
 
     def keep(self, columns: Columns) -> Rules:
