@@ -1,13 +1,15 @@
-"""Logistic regression on hashed TF-IDF vectors of unit length (tfidf.py), by stochastic gradient descent.
+"""Logistic regression on hashed TF-IDF vectors (tfidf.py), by stochastic gradient descent.
 
-One step a document, in the order given, with a rate that falls to 0 on a line, as fastText trains (Joulin et al.
-2017, section 2): with x the vector and p = 1 / (1 + exp(-(w x + b))), w += rate (y - p) x and b += rate (y - p).
+A document's vector x is divided by the sum of its |x_j|: log odds z = w x + b are a mean over its terms, as in
+fastText, and no larger for a long document (with vectors of length 1 the 64 best of 22,000 documents had 2,300 words
+each). One step a document, in the order given, with a rate that falls to 0 on a line: with p = 1 / (1 + exp(-z))
+and y the label, w += rate (y - p) x / |x|^2 and b += rate (y - p). The division makes a document move its own
+log odds by 2 rate (y - p), be it short or long (normalised least mean squares; Nagumo and Noda 1967).
 Only +, -, * and / are used, one after the other, so the same documents in the same order give the same bits.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -33,17 +35,18 @@ def sigmoid(z: float) -> float:
 def _dot(
     features: Any, first: int, stop: int, tf: np.ndarray, idf: np.ndarray, weights: np.ndarray
 ) -> tuple[float, float]:
-    """(w x, 1 / |x| before it was made 1) of one document; (0, 0) without features."""
+    """(w x, factor of a step along the undivided x) of one document; (0, 0) without features."""
     dot = 0.0
+    size = 0.0
     square = 0.0
     for i in range(first, stop):
         bucket, x = feature_weight(np.int64(features[i]), tf, idf)
         dot += x * weights[bucket]
+        size += abs(x)
         square += x * x
-    if square == 0.0:
+    if size == 0.0:
         return 0.0, 0.0
-    scale = 1.0 / math.sqrt(square)
-    return dot * scale, scale
+    return dot / size, size / square
 
 
 @njit(types.float64(I64, U32, F64, F64, BOOL, types.int64, types.float64, types.float64[::1]),
@@ -63,13 +66,13 @@ def _train_logistic(
     for epoch in range(n_epochs):
         for doc in range(n_docs):
             first, stop = list_offsets[doc], list_offsets[doc + 1]
-            dot, scale = _dot(features, first, stop, tf, idf, weights)
+            dot, factor = _dot(features, first, stop, tf, idf, weights)
             left = 1.0 - (epoch * n_docs + doc) / (n_epochs * n_docs)
             step = rate * left * ((1.0 if labels[doc] else 0.0) - sigmoid(dot + bias))
             bias += step
             for i in range(first, stop):
                 bucket, x = feature_weight(np.int64(features[i]), tf, idf)
-                weights[bucket] += step * (x * scale)
+                weights[bucket] += step * (x * factor)
     return bias
 
 
@@ -92,7 +95,7 @@ def train_logistic(
 
 
 @njit(types.void(I64, U32, F64, F64, F64, types.float64[::1]), cache=True, nogil=True)
-def _logistic_scores(
+def _log_odds(
     list_offsets: np.ndarray,
     features: np.ndarray,
     tf: np.ndarray,
@@ -102,14 +105,17 @@ def _logistic_scores(
 ) -> None:
     bias = weights[weights.size - 1]
     for doc in range(out.size):
-        dot, scale = _dot(features, list_offsets[doc], list_offsets[doc + 1], tf, idf, weights)
-        out[doc] = sigmoid(dot + bias) if scale > 0.0 else np.nan
+        dot, factor = _dot(features, list_offsets[doc], list_offsets[doc + 1], tf, idf, weights)
+        out[doc] = dot + bias if factor > 0.0 else np.nan
 
 
-def logistic_scores(
+def log_odds(
     list_offsets: np.ndarray, features: np.ndarray, idf: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
-    """float64[n_docs]: probability of each document by weights of `train_logistic`; NaN without features."""
+    """float64[n_docs]: log odds of each document by weights of `train_logistic`; NaN without features.
+
+    No probabilities: of the best documents many would be 1.
+    """
     out = np.empty(len(list_offsets) - 1)
-    _logistic_scores(list_offsets, features, TF, idf, weights, out)
+    _log_odds(list_offsets, features, TF, idf, weights, out)
     return out

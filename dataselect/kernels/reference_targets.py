@@ -84,14 +84,15 @@ def nearest_targets(
 # linear.py
 
 
-def logistic_scores(
+def log_odds(
     list_offsets: np.ndarray, features: np.ndarray, idf: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
     out = []
     for vector in vectors(list_offsets, features, idf):
-        norm = vector.pop(-1)
+        del vector[-1]
+        size = sum(map(abs, vector.values()))
         dot = sum((x * float(weights[bucket]) for bucket, x in vector.items()), 0.0)
-        out.append(1 / (1 + math.exp(-(dot / norm + float(weights[-1])))) if norm else math.nan)
+        out.append(dot / size + float(weights[-1]) if size else math.nan)
     return np.array(out, np.float64)
 
 
@@ -104,16 +105,18 @@ def train_logistic(
     rate: float,
 ) -> np.ndarray:
     weights = np.zeros(len(idf) + 1)
-    documents_ = [(vector, vector.pop(-1) or 1.0) for vector in vectors(list_offsets, features, idf)]
-    n_steps = n_epochs * len(documents_)
+    found = vectors(list_offsets, features, idf)
+    n_steps = n_epochs * len(found)
     for step in range(n_steps):
-        vector, norm = documents_[step % len(documents_)]
-        z = sum(x * float(weights[bucket]) for bucket, x in vector.items()) / norm + float(weights[-1])
-        error = float(labels[step % len(documents_)]) - 1 / (1 + math.exp(-z))
-        size = rate * (1 - step / n_steps) * error
-        weights[-1] += size
+        vector = found[step % len(found)]
+        norm = vector.get(-1, 0.0)
+        vector = {bucket: x for bucket, x in vector.items() if bucket >= 0}
+        size = sum(map(abs, vector.values())) or 1.0
+        z = sum(x * float(weights[bucket]) for bucket, x in vector.items()) / size + float(weights[-1])
+        change = rate * (1 - step / n_steps) * (float(labels[step % len(found)]) - 1 / (1 + math.exp(-z)))
+        weights[-1] += change
         for bucket, x in vector.items():
-            weights[bucket] += size * x / norm
+            weights[bucket] += change * x * size / norm**2
     return weights
 
 

@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 
 from dataselect.stages.base import Columns, MapStage, Model, Rules, Texts
 from dataselect.stages.draws import uniform_draws
-from dataselect.stages.targets import TargetStage
+from dataselect.stages.targets import TargetStage, text_hashes
 
 _MAX_LEVEL = {"gzip": 9, "zstd": 22}
 _LZ4_SIZE_FIELD = 8  # the frames of the package lz4 say how long the content is, Arrow's don't
@@ -93,15 +93,11 @@ class CompressionAlignment(TargetStage, MapStage):
 
     def prepare(self) -> dict[str, np.ndarray]:
         """Windows of the drawn target documents: data uint8, offsets int64, and compressed lengths int64."""
-        from dataselect.kernels.hashing import hash128
-
         texts, counts = self.read_target()
         texts = texts.take(np.diff(texts.offsets) > 0)
         if not len(texts):
             raise self.no_words()
-        hashes = np.empty((len(texts), 2), np.uint64)
-        hash128(texts.offsets, texts.data, hashes)
-        drawn = np.argsort(uniform_draws(hashes, seed=0, purpose=self.use), kind="stable")[: self.n_targets]
+        drawn = np.argsort(uniform_draws(text_hashes(texts), seed=0, purpose=self.use), kind="stable")[: self.n_targets]
         mask = np.zeros(len(texts), bool)
         mask[drawn] = True
         windows = self._windows(texts.take(mask))

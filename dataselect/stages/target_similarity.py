@@ -41,7 +41,7 @@ class TargetSimilarity(TargetVectors):
 
     def fit_model(self, prepared: Model, samples: Iterator[pa.Table]) -> dict[str, np.ndarray]:
         """The target's index (kernels.tfidf.Index) and its documents' ranked cosines in the sample."""
-        list_offsets, features = joined_sample(samples)
+        list_offsets, features, _ = joined_sample(samples)
         index, unseen = index_of(prepared, features, len(list_offsets) - 1, self.n_bits)
         ranked = ranked_cosines(index, list_offsets, features)
         told = {"target_counts": prepared["target_counts"], "unseen": unseen}

@@ -120,29 +120,39 @@ class TargetVectors(TargetStage, FittedStage):
         return self.sample_
 
     def sample(self, texts: Texts, share: float) -> pa.Table:
-        from dataselect.kernels.hashing import hash128
-
         chosen = uniform_draws(texts.keys, seed=0, purpose=self.use) < share
         docs = texts.take(chosen)
         offsets, features = self.lists(docs)
-        hashes = np.empty((len(docs), 2), np.uint64)
-        hash128(docs.offsets, docs.data, hashes)
         # As bytes, because Arrow takes 30 ns an element to filter lists.
         parts = [None, pa.py_buffer(offsets * features.itemsize), pa.py_buffer(features)]
         lists = pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(docs), parts)
-        hash_0, hash_1 = (pa.array(np.ascontiguousarray(column)) for column in hashes.T)
+        hash_0, hash_1 = (pa.array(np.ascontiguousarray(column)) for column in text_hashes(docs).T)
         return pa.table(
             {"doc": np.flatnonzero(chosen), "hash_0": hash_0, "hash_1": hash_1, "features": lists}
         )
 
 
-def joined_sample(samples: Iterator[pa.Table]) -> tuple[np.ndarray, np.ndarray]:
-    """(list_offsets, features) of all sampled documents, in the order of their texts' hashes."""
+def text_hashes(texts: Texts) -> np.ndarray:
+    """uint64[n, 2] of the texts alone, whatever their ids."""
+    from dataselect.kernels.hashing import hash128
+
+    hashes = np.empty((len(texts), 2), np.uint64)
+    hash128(texts.offsets, texts.data, hashes)
+    return hashes
+
+
+def half_of(hashes: np.ndarray) -> np.ndarray:
+    """int64[n], 0 or 1: equal texts are in one half."""
+    return (hashes & np.uint64(1)).astype(np.int64)
+
+
+def joined_sample(samples: Iterator[pa.Table]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(list_offsets, features, half) of all sampled documents, in the order of their texts' hashes."""
     from dataselect.kernels.language_model import take_lists
 
     tables = [table.select(["hash_0", "hash_1", "features"]) for table in samples]
     if not tables:
-        return np.zeros(1, np.int64), np.empty(0, np.uint32)
+        return np.zeros(1, np.int64), np.empty(0, np.uint32), np.empty(0, np.int64)
     table = pa.concat_tables(tables)
     counts, features = [], []
     for chunk in table["features"].chunks:
@@ -151,8 +161,9 @@ def joined_sample(samples: Iterator[pa.Table]) -> tuple[np.ndarray, np.ndarray]:
         counts.append(np.diff(bounds))
         features.append(np.frombuffer(data or b"", np.uint32)[bounds[0] : bounds[-1]])
     list_offsets = np.cumsum(np.concatenate([np.zeros(1, np.int64), *counts]))
-    order = np.lexsort((table["hash_1"].to_numpy(), table["hash_0"].to_numpy()))
-    return take_lists(list_offsets, np.concatenate(features), order)
+    hashes = table["hash_0"].to_numpy()
+    order = np.lexsort((table["hash_1"].to_numpy(), hashes))
+    return *take_lists(list_offsets, np.concatenate(features), order), half_of(hashes[order])
 
 
 def index_of(target: Model, features: np.ndarray, n_docs: int, n_bits: int) -> tuple[Index, np.ndarray]:
