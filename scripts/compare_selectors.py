@@ -2,10 +2,11 @@
 
     python scripts/compare_selectors.py --raw 'raw/*' --target medical.jsonl docs.jsonl random --folder proof
 
-A target is cut in two by a hash of the text: selectors are fitted on one half and judged by the other. That is done
-for every seed, with other halves, other draws of the selectors and other controls, so that every figure has a spread.
-With `--target random` the target is a random sample of raw, on which no selector may gain more than chance: the
-check of the check. Needs the fasttext package for the classifier; without it that selector is left out.
+A target is cut in two by a hash of the text: selectors are fitted on one half and judged by the other. That
+is done for every seed, with other halves, other draws of the selectors and other controls, so that every
+figure has a spread. With `--target random` the target is a random sample of raw, on which no selector may
+gain more than chance: the check of the check. Needs the fasttext package for the classifier; without it that
+selector is left out.
 """
 
 from __future__ import annotations
@@ -51,7 +52,11 @@ SELECTORS: dict[str, list[dict[str, Any]]] = {
     "RDS+": [SIMILARITY, {"use": "select", "by": "target_similarity_turn", "direction": "min"}],
     "nearest": [SIMILARITY, {"use": "select", "by": "target_similarity"}],
 }
-MEASURES = {"kl_reduction": "KL reduction", "kl_reduction_2": "KL red. (3-grams)", "bits_per_byte": "bits/byte"}
+MEASURES = {
+    "kl_reduction": "KL reduction",
+    "kl_reduction_2": "KL red. (3-grams)",
+    "bits_per_byte": "bits/byte",
+}
 SHARE_OF_RANDOM_TARGET = 0.04
 READ = ReadSpec("text", None, 64 << 20, 1 << 62, 16_384)
 
@@ -136,8 +141,8 @@ def spread(values: list[float]) -> str:
 def rows_of(reports: list[dict[str, Any]]) -> Iterator[list[str]]:
     """Means and standard deviations over the seeds; the fewest bits per byte first.
 
-    'beats': in how many seeds it has fewer bits per byte than every random draw, and than every one of the same
-    lengths.
+    The last column: in how many seeds it has fewer bits per byte than every random draw, and than every one
+    of the same lengths.
     """
     found: dict[str, list[dict[str, Any]]] = {}
     for report in reports:

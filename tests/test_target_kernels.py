@@ -1,7 +1,8 @@
-"""Kernels that compare documents with a target: equal to their twins, and to the formulas by dense algebra."""
+"""Kernels that compare documents with a target equal their twins, and the formulas by dense algebra."""
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 
@@ -24,9 +25,7 @@ def buffers(texts):
 def index_of(batch, n_bits):
     lists = tfidf.feature_lists(*batch, n_bits)
     df = np.bincount(tfidf.buckets_of(lists[1]), minlength=1 << n_bits)
-    return tfidf.build_index(
-        *tfidf.feature_lists(*TARGETS, n_bits), tfidf.idf_table(df, len(batch[0]) - 1)
-    )
+    return tfidf.build_index(*tfidf.feature_lists(*TARGETS, n_bits), tfidf.idf_table(df, len(batch[0]) - 1))
 
 
 def assert_equal(results, expected, **tolerance):
@@ -61,9 +60,7 @@ def test_logistic_regression_equals_its_twin(batch):
     n_docs = len(lists[0]) - 1
     idf = tfidf.idf_table(np.arange(1 << 12) % 7, 9)
     labels = np.arange(n_docs) % 3 == 0
-    found, expected = (
-        module.train_logistic(*lists, idf, labels, 3, 4.0) for module in (linear, reference)
-    )
+    found, expected = (module.train_logistic(*lists, idf, labels, 3, 4.0) for module in (linear, reference))
     np.testing.assert_allclose(found, expected, atol=1e-5)
     scores = [module.log_odds(*lists, idf, found) for module in (linear, reference)]
     np.testing.assert_allclose(*scores, rtol=1e-12)
@@ -77,7 +74,7 @@ def test_sigmoid_is_within_its_error():
 
 
 @pytest.mark.parametrize("batch", BATCHES)
-@pytest.mark.parametrize(("n", "min_words"), [(1, 1), (3, 2), (13, 8)])
+@pytest.mark.parametrize("n, min_words", [(1, 1), (3, 2), (13, 8)])
 def test_shared_words_equal_their_twin(batch, n, min_words):
     offsets, data = BATCHES[batch]
     keys, lengths = overlap.target_keys(*TARGETS, n, min_words)
@@ -104,7 +101,7 @@ def test_cosines_are_those_of_dense_tfidf_vectors():
 
     def terms(text):
         words = re.findall(r"\w+", text)
-        return [*words, *zip(words, words[1:], strict=False)]
+        return [*words, *itertools.pairwise(words)]
 
     vocabulary = {t: i for i, t in enumerate(dict.fromkeys(t for x in texts + targets for t in terms(x)))}
     counts = np.zeros((len(texts + targets), len(vocabulary)))

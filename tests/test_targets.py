@@ -48,7 +48,7 @@ def fitted(stage, raw, share=1.0):
     return stage.fit_model(stage.prepare(), iter([stage.sample(texts_of(raw), share)]))
 
 
-# Similarity and the round-robin -----------------------------------------------------------------------------
+# Similarity and the round-robin -------------------------------------------------------------------------
 
 
 def round_robin(cosines, k):
@@ -100,7 +100,7 @@ def test_turns_beyond_the_ranks_that_are_kept_are_unknown_and_the_others_the_sam
 
 
 def test_ranks_count_sampled_documents_and_batches_and_order_do_not_matter(pool):
-    stage, raw, model, _ = pool
+    stage, raw, *_ = pool
     raw = [*raw, "", "zz"]
     whole = fitted(stage, raw)
     parts = [stage.sample(texts_of(part), 1.0) for part in (raw[140:], raw[:3], raw[3:140])]
@@ -122,7 +122,7 @@ def test_ranks_count_sampled_documents_and_batches_and_order_do_not_matter(pool)
     assert 20 < len(part) < 80
 
 
-# BETR ---------------------------------------------------------------------------------------------------------
+# BETR ---------------------------------------------------------------------------------------------------
 
 
 def test_best_takes_a_share_and_treats_equal_turns_alike():
@@ -149,7 +149,7 @@ def test_betr_scores_unseen_documents_like_the_ranks_it_was_fitted_on(tmp_path):
     np.testing.assert_array_equal(model["weights"], again["weights"])
 
 
-# Compression ---------------------------------------------------------------------------------------------------
+# Compression --------------------------------------------------------------------------------------------
 
 
 def gzip_length(data, level):
@@ -197,7 +197,7 @@ def test_levels_that_do_not_compress_or_do_not_exist_are_refused(tmp_path):
             CompressionAlignment(target="t.jsonl", **settings)
 
 
-# Contamination -----------------------------------------------------------------------------------------------
+# Contamination ------------------------------------------------------------------------------------------
 
 
 def numbers(first, n):
@@ -243,12 +243,12 @@ def test_the_length_and_the_limits_of_a_passage(tmp_path):
     assert overlap(tmp_path, wanted, raw, min_words=4)[0][2] == [0, 13, 4, 0, 20]
 
 
-# Bad targets, and runs ----------------------------------------------------------------------------------------
+# Bad targets, and runs ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("stage", [TargetSimilarity, Betr, TargetOverlap, CompressionAlignment])
 def test_a_target_without_words_or_column_is_refused(tmp_path, stage):
-    with pytest.raises(BadModel, match="the target has no .* so nothing can be like it"):
+    with pytest.raises(BadModel, match=r"the target has no .* so nothing can be like it"):
         stage(target=target_file(tmp_path, [""])).prepare()
     misspelt = stage(target=target_file(tmp_path, ["a"]), target_text="txt")
     with pytest.raises(BadModel, match=r"no column 'txt' .* did you mean 'text'"):
@@ -275,9 +275,7 @@ def test_a_run_keeps_the_documents_like_the_target_but_not_its_copies(tmp_path):
         target_file(tmp_path / "raw", [raw[j] for j in part], f"{i}.jsonl")
     target_file(tmp_path, [*map(CELLS, range(12)), CELLS(5)])
     (tmp_path / "r.yaml").write_text(RECIPE)
-    reports = [
-        dataselect.run(tmp_path / "r.yaml", workers=n, sets=[f"work=w{n}"]) for n in (1, 2)
-    ]
+    reports = [dataselect.run(tmp_path / "r.yaml", workers=n, sets=[f"work=w{n}"]) for n in (1, 2)]
     assert reports[0]["digest"] == reports[1]["digest"]
     funnel = {stage["stage"]: stage for stage in reports[0]["funnel"]}
     assert funnel["target_overlap"]["dropped"]["overlap_words > 0"]["docs"] == 1

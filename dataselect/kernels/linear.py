@@ -1,11 +1,12 @@
 """Logistic regression on hashed TF-IDF vectors (tfidf.py), by stochastic gradient descent.
 
-A document's vector x is divided by the sum of its |x_j|: log odds z = w x + b are a mean over its terms, as in
-fastText, and no larger for a long document (with vectors of length 1 the 64 best of 22,000 documents had 2,300 words
-each). One step a document, in the order given, with a rate that falls to 0 on a line: with p = 1 / (1 + exp(-z))
-and y the label, w += rate (y - p) x / |x|^2 and b += rate (y - p). The division makes a document move its own
-log odds by 2 rate (y - p), be it short or long (normalised least mean squares; Nagumo and Noda 1967).
-Only +, -, * and / are used, one after the other, so the same documents in the same order give the same bits.
+A document's vector x is divided by the sum of its |x_j|: log odds z = w x + b are a mean over its terms, as
+in fastText, and no larger for a long document (with vectors of length 1 the 64 best of 22,000 documents had
+2,300 words each). One step a document, in the order given, with a rate that falls to 0 on a line: with p = 1
+/ (1 + exp(-z)) and y the label, w += rate (y - p) x / |x|^2 and b += rate (y - p). The division makes a
+document move its own log odds by 2 rate (y - p), be it short or long (normalised least mean squares; Nagumo
+and Noda 1967). Only +, -, * and / are used, one after the other, so the same documents in the same order
+give the same bits.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 r"""n-grams of words that a text shares with a target, by 64-bit hashes.
 
-Words are the `\w+` of the lower-cased text, so case, punctuation and white space don't count. The key of n words
-is mix64(their polynomial in _BASE + n) | 1; two of 10^9 differ in all but 6 of 10^8 pairs of a text.
+Words are the `\w+` of the lower-cased text, so case, punctuation and white space don't count. The key of n
+words is mix64(their polynomial in _BASE + n) | 1; beside a target of 10^9 n-grams one of 10^10 others is
+found by chance.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, types
 
-from dataselect.kernels.primitives import I32, I64, SHIFT_32, U8, U64, Word, mix64
-from dataselect.kernels.tokens import BLOCK, read_tokens, text_source
+from dataselect.kernels.primitives import BLOCK, I32, I64, SHIFT_32, U8, U64, Word, mix64
+from dataselect.kernels.tokens import read_tokens, text_source
 from dataselect.kernels.unicode_tables import PAGE_OF, PAGES
 
 _BASE = np.uint64(0xD6E8FEB86659FD93)

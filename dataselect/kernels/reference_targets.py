@@ -30,8 +30,8 @@ def feature_lists(offsets: np.ndarray, data: np.ndarray, n_bits: int) -> tuple[n
                 counts[term >> 1] = counts.get(term >> 1, 0) + (-1 if term & 1 else 1)
         for bucket, count in counts.items():
             if count:
-                count = min(max(count, -MOST_COUNT), MOST_COUNT)
-                features.append(bucket << COUNT_BITS | count + MOST_COUNT + 1)
+                cut = min(max(count, -MOST_COUNT), MOST_COUNT)
+                features.append(bucket << COUNT_BITS | cut + MOST_COUNT + 1)
         list_offsets.append(len(features))
     return np.array(list_offsets, np.int64), np.array(features, np.uint32)
 
@@ -53,13 +53,13 @@ def vectors(list_offsets: np.ndarray, features: np.ndarray, idf: np.ndarray) -> 
 
 def cosine_matrix(list_offsets: np.ndarray, features: np.ndarray, index: Index) -> np.ndarray:
     out = np.zeros((len(list_offsets) - 1, index.n_targets))
-    for row, vector in zip(out, vectors(list_offsets, features, index.idf), strict=True):
+    for doc, vector in enumerate(vectors(list_offsets, features, index.idf)):
         norm = vector.pop(-1)
         for bucket, x in vector.items():
             for posting in range(index.starts[bucket], index.starts[bucket + 1]):
-                row[index.targets[posting]] += x * float(index.weights[posting])
+                out[doc, index.targets[posting]] += x * float(index.weights[posting])
         if norm:
-            row /= norm
+            out[doc] /= norm
     return out
 
 
@@ -146,9 +146,7 @@ def shared_words(offsets: np.ndarray, data: np.ndarray, lengths: np.ndarray, tab
     out = np.zeros((len(offsets) - 1, 4), np.int32)
     for row, document in zip(out, documents(offsets, data), strict=True):
         hashes = words(document)
-        shared = [
-            (i, n) for n in lengths.tolist() for i, key in run_keys(hashes, n) if key in known
-        ]
+        shared = [(i, n) for n in lengths.tolist() for i, key in run_keys(hashes, n) if key in known]
         covered = {word for i, n in shared for word in range(i, i + n)}
         longest = run = 0
         for word in range(len(hashes)):

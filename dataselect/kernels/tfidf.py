@@ -1,9 +1,9 @@
 r"""Hashed TF-IDF vectors of documents, and their cosines with every target document.
 
-Terms are the words (`\w+` of the lower-cased text) and pairs of neighbouring words. The top n_bits of a term's
-64-bit hash are its bucket, the next bit its sign, so that terms which share a bucket cancel on average
-(Weinberger et al. 2009, "Feature Hashing for Large Scale Multitask Learning"). With c_j the sum of the signs
-of a document's terms in bucket j:
+Terms are the words (`\w+` of the lower-cased text) and pairs of neighbouring words. The top n_bits of a
+term's 64-bit hash are its bucket, the next bit its sign, so that terms which share a bucket cancel on
+average (Weinberger et al. 2009, "Feature Hashing for Large Scale Multitask Learning"). With c_j the sum of
+the signs of a document's terms in bucket j:
 
     x_j = sgn(c_j) (1 + ln |c_j|) idf_j     idf_j = ln((1 + N) / (1 + df_j)) + 1     cosine = x y / (|x| |y|)
 
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit, types
@@ -176,7 +176,7 @@ class Index(NamedTuple):
     @classmethod
     def of(cls, arrays: Mapping[str, np.ndarray], n_targets: int) -> Index:
         """From what `arrays` gave, and maybe more."""
-        return cls(*(arrays[name] for name in cls._fields[:-1]), n_targets)
+        return cls(arrays["idf"], arrays["starts"], arrays["targets"], arrays["weights"], n_targets)
 
 
 def build_index(list_offsets: np.ndarray, features: np.ndarray, idf: np.ndarray) -> Index:

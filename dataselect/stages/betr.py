@@ -1,16 +1,16 @@
 """A classifier of what is near benchmark examples, made and applied in one run (BETR, arXiv 2507.12466).
 
-Each target document ranks the sampled documents by similarity. A document's score is its best rank over
-all of them (section 3 of the paper: 1/r, the maximum, which did better than means); the best `positive` share
-of the sample are the positives, the rest the negatives, of a classifier that scores everything else.
+Each target document ranks the sampled documents by similarity. A document's score is its best rank over all
+of them (1/r, the maximum, which did better than means in the paper); the best `positive` share of
+the sample are the positives, the rest the negatives, of a classifier that scores everything else.
 
-Two things are not the paper's: the vectors are hashed TF-IDF (kernels/tfidf.py) where it has a language model's
-embeddings, and the classifier is a logistic regression on the same vectors (kernels/linear.py) where it has
-fastText on words and pairs of words: as linear as that, but its result is the same wherever it is trained.
-Nothing is balanced: that moves the log odds of all documents alike.
+Two things are not the paper's: the vectors are hashed TF-IDF (kernels/tfidf.py) where it has a language
+model's embeddings, and the classifier is a logistic regression on the same vectors (kernels/linear.py) where
+it has fastText on words and pairs of words: as linear as that, but its result is the same wherever it is
+trained. Nothing is balanced: that moves the log odds of all documents alike.
 
-The sample is cut in two by a hash of the text, with a classifier of each half, and a document is scored by the
-half it can't be in: a classifier remembers its own documents' labels, and would repeat their ranks.
+The sample is cut in two by a hash of the text, with a classifier of each half, and a document is scored by
+the half it can't be in: a classifier remembers its own documents' labels, and would repeat their ranks.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ class Betr(TargetVectors):
     as_: str = Field(
         "betr",
         alias="as",
-        description="score column: log odds of being among those nearest to a target document; NaN without words"
+        description="score column: log odds of being near a target document; NaN without words",
     )
 
     def output_columns(self) -> dict[str, str]:
         return {self.as_: "float64"}
 
     def fit_model(self, prepared: Model, samples: Iterator[pa.Table]) -> dict[str, np.ndarray]:
-        """idf float64[n_buckets] and the halves' weights float64[2, n_buckets + 1], the bias last."""
+        """Idf float64[n_buckets] and the halves' weights float64[2, n_buckets + 1], the bias last."""
         from dataselect.kernels.language_model import take_lists
         from dataselect.kernels.linear import train_logistic
         from dataselect.kernels.tfidf import nearest_targets

@@ -1,11 +1,11 @@
 """How well a document and target documents compress together: ZIP-FIT (arXiv 2410.18194).
 
-With C the compressed length in bytes, NCD(x, t) = (C(xt) - min(C(x), C(t))) / max(C(x), C(t)), and the score is
-1 - the mean of NCD over the target documents (section 2 of the paper; Obbad et al.). There all are compared,
-whole; here n_targets of them, drawn by a hash of their text, and the first `window` bytes of every text: a
-document costs n_targets compressions of two windows whatever its length, and no target lies outside
-the 32 KiB that gzip looks back. `lz4` gives the lengths of the package `zip-fit`'s default, `gzip` is the paper's.
-Level 0 of gzip stores without compressing, which ranks by length alone; it is refused.
+With C the compressed length in bytes, NCD(x, t) = (C(xt) - min(C(x), C(t))) / max(C(x), C(t)), and the score
+is 1 - the mean of NCD over the target documents (Obbad et al. 2024). There all are
+compared, whole; here n_targets of them, drawn by a hash of their text, and the first `window` bytes of every
+text: a document costs n_targets compressions of two windows whatever its length, and no target lies outside
+the 32 KiB that gzip looks back. `lz4` gives the lengths of the package `zip-fit`'s default, `gzip` is the
+paper's. Level 0 of gzip stores without compressing, which ranks by length alone; it is refused.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ class CompressionAlignment(TargetStage, MapStage):
     """Score documents by how well they compress together with target documents."""
 
     use: ClassVar[str] = "compression_alignment"
+    figures: ClassVar[tuple[str, ...]] = ("target_counts",)
     decide_fields: ClassVar[frozenset[str]] = frozenset({"min"})
 
     n_targets: int = Field(32, ge=1, description="target documents to compare with, drawn by their hash")
@@ -97,7 +98,9 @@ class CompressionAlignment(TargetStage, MapStage):
         texts = texts.take(np.diff(texts.offsets) > 0)
         if not len(texts):
             raise self.no_words()
-        drawn = np.argsort(uniform_draws(text_hashes(texts), seed=0, purpose=self.use), kind="stable")[: self.n_targets]
+        drawn = np.argsort(uniform_draws(text_hashes(texts), seed=0, purpose=self.use), kind="stable")[
+            : self.n_targets
+        ]
         mask = np.zeros(len(texts), bool)
         mask[drawn] = True
         windows = self._windows(texts.take(mask))

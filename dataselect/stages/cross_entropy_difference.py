@@ -19,24 +19,20 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from dataselect.core.errors import BadModel
 from dataselect.core.sizes import ByteSize
-from dataselect.stages.base import Columns, FittedStage, Model, ModelPath, Rules, Texts
+from dataselect.stages.base import Columns, FittedStage, Model, Rules, Texts
 from dataselect.stages.draws import uniform_draws
+from dataselect.stages.targets import TargetStage
 
 _MODELS = ("target", "raw_0", "raw_1")
 
 
-class CrossEntropyDifference(FittedStage):
+class CrossEntropyDifference(TargetStage, FittedStage):
     """Score documents by cross-entropy under the target's language model minus under the raw corpus'."""
 
     use: ClassVar[str] = "cross_entropy_difference"
     decide_fields: ClassVar[frozenset[str]] = frozenset({"min", "max"})
 
-    target: ModelPath | list[ModelPath] = Field(
-        description="JSONL or Parquet file with documents like those wanted, or several"
-    )
-    target_text: str = Field("text", description="text column of the target files")
     order: int = Field(3, ge=1, le=6, description="longest n-gram of the models, in tokens")
     sample_: ByteSize = Field(
         16 << 20,
@@ -55,24 +51,18 @@ class CrossEntropyDifference(FittedStage):
     def output_columns(self) -> dict[str, str]:
         return {self.as_: "float64"}
 
-    def check_files(self) -> None:
-        from dataselect.io.peek import check_text_column
-
-        for path in self.file_fields().values():
-            check_text_column(path, self.target_text)
-
     def prepare(self) -> dict[str, np.ndarray]:
         """Tokens uint64 and token_offsets int64[n_docs + 1] of the target."""
         from dataselect.io.reader import iter_file_texts
 
-        files = [self.target] if isinstance(self.target, str) else self.target
-        parts = [_lists(Texts(array)) for path in files for array in iter_file_texts(path, self.target_text)]
+        parts = [
+            _lists(Texts(array))
+            for path in self.target_files
+            for array in iter_file_texts(path, self.target_text)
+        ]
         offsets, tokens = _joined(parts)
         if not len(tokens):
-            raise BadModel(
-                f"{', '.join(files)}: the target has no words in '{self.target_text}', "
-                "so nothing can be like it"
-            )
+            raise self.no_words()
         return {"token_offsets": offsets, "tokens": tokens}
 
     def sample_bytes(self) -> int:

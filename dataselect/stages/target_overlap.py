@@ -1,9 +1,9 @@
 """Words that documents share with a target in long n-grams: contamination, where the target is a benchmark.
 
-Selecting for a target also selects its copies. An n-gram of 13 words is the usual sign (GPT-3, arXiv 2005.14165,
-appendix C; lm-evaluation-harness; NeMo Curator); documents of the target that are shorter are looked for whole.
-Overlapping n-grams are one passage: a quotation of w words has w - 12 of them. N-grams that are frequent in
-the corpus count as any other, and documents are dropped whole, not cut.
+Selecting for a target also selects its copies. An n-gram of 13 words is the usual sign (GPT-3, arXiv
+2005.14165, appendix C; lm-evaluation-harness; NeMo Curator); documents of the target that are shorter are
+looked for whole. Overlapping n-grams are one passage: a quotation of w words has w - 12 of them. N-grams
+that are frequent in the corpus count as any other, and documents are dropped whole, not cut.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ class TargetOverlap(TargetStage, MapStage):
 
     use: ClassVar[str] = "target_overlap"
     kernels: ClassVar[tuple[str, ...]] = ("dataselect.kernels.overlap",)
-    figures: ClassVar[tuple[str, ...]] = ()  # a benchmark may be small, or repeat itself
     decide_fields: ClassVar[frozenset[str]] = frozenset({"max_words", "max_share"})
 
     n: int = Field(13, ge=1, le=1000, description="words of an n-gram; case and punctuation don't count")

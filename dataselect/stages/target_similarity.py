@@ -1,10 +1,11 @@
 """How near each document is to the nearest target document, and its turn in a round-robin over all of them.
 
-Cosines of hashed TF-IDF vectors (kernels/tfidf.py): no model is needed, and every document is compared with every
-target document. Keeping the nearest is `select: {by: target_similarity}`. RDS+ (Ivison et al. 2025) lets each target
-document in turn take its nearest one: after r rounds these are, of every target document, the r nearest. So
-a document's turn is the least of rank x n_targets + number of the target over all targets, and
-`select: {by: target_similarity_turn, direction: min}` is RDS+ for any budget. The paper's vectors are a language model's.
+Cosines of hashed TF-IDF vectors (kernels/tfidf.py): no model is needed, and every document is compared with
+every target document. Keeping the nearest is `select: {by: target_similarity}`. RDS+ (Ivison et al. 2025)
+lets each target document in turn take its nearest one: after r rounds these are, of every target document,
+the r nearest. So a document's turn is the least of rank x n_targets + number of the target over all targets,
+and `select: {by: target_similarity_turn, direction: min}` is RDS+ for any budget. The paper's vectors are a
+language model's.
 """
 
 from __future__ import annotations

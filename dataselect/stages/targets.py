@@ -27,8 +27,6 @@ _VALUES = 1 << 22
 class TargetStage(Stage):
     """A stage with a target: documents like those wanted, or, for contamination, like those not wanted."""
 
-    figures: ClassVar[tuple[str, ...]] = ("target_counts",)
-
     target: ModelPath | list[ModelPath] = Field(
         description="JSONL or Parquet file with documents like those wanted, or several"
     )

@@ -72,10 +72,12 @@ def reader_case(shard: Path, field: str) -> tuple[Callable[[], int], int]:
 
 
 def cases(offsets: np.ndarray, data: np.ndarray) -> dict[str, Callable[[], object]]:
-    groups, hashing, minhash, ngrams, rows, text, wordpunct = (
+    groups, hashing, minhash, ngrams, overlap, rows, text, tfidf, wordpunct = (
         importlib.import_module(f"dataselect.kernels.{name}")
-        for name in ("groups", "hashing", "minhash", "ngrams", "rows", "text", "wordpunct")
-    )
+        for name in (
+            "groups", "hashing", "minhash", "ngrams", "overlap", "rows", "text", "tfidf", "wordpunct"
+        )
+    )  # fmt: skip
     n_docs = len(offsets) - 1
     lengths = np.empty(n_docs, np.int64)
     n_words = np.empty(n_docs, np.int64)
@@ -89,6 +91,12 @@ def cases(offsets: np.ndarray, data: np.ndarray) -> dict[str, Callable[[], objec
     bands = np.empty((n_docs, 14), np.uint64)
     newline, one_tail, tails = np.array([10], np.uint8), np.array([0, 1]), np.zeros(n_docs, np.int32)
     copied = np.empty(int(offsets[-1] - offsets[0]) + n_docs, np.uint8)
+    features = tfidf.feature_lists(offsets, data, 20)
+    idf = tfidf.idf_table(np.bincount(tfidf.buckets_of(features[1]), minlength=1 << 20), n_docs)
+    index = tfidf.build_index(*tfidf.feature_lists(offsets[:1001], data, 20), idf)
+    ranked = np.full((1, index.n_targets), 0.5)
+    keys, lengths_of_keys = overlap.target_keys(offsets[:1001], data, 13, 8)
+    key_table = overlap.key_table(keys)
     left, right = np.arange(n_docs - 1), np.arange(1, n_docs)
 
     def components() -> None:
@@ -115,6 +123,9 @@ def cases(offsets: np.ndarray, data: np.ndarray) -> dict[str, Callable[[], objec
         "count_ngrams, order 2": lambda: ngrams.count_ngrams(offsets, data, 2, 10_000, counts),
         "ngram_lists, order 2": lambda: ngrams.ngram_lists(offsets, data, 2, 10_000),
         "score_ngrams, order 2": lambda: ngrams.score_ngrams(offsets, data, 2, counts, scores, n_words),
+        "TF-IDF features": lambda: tfidf.feature_lists(offsets, data, 20),
+        "cosines with 1,000 targets": lambda: tfidf.nearest_targets(*features, index, ranked),
+        "shared 13-grams": lambda: overlap.shared_words(offsets, data, lengths_of_keys, key_table),
         "SHA-256 lists, order 2": lambda: wordpunct.sha256_ngram_lists(offsets, data, 2, 10_000),
     }
 
