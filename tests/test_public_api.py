@@ -12,7 +12,9 @@ from dataselect.stages import KINDS, registry
 from dataselect.stages.base import ColumnStage, DedupStage, FittedStage, MapStage, SelectStage
 
 STAGES = {
+    "betr": FittedStage,
     "c4@datatrove": MapStage,
+    "compression_alignment": MapStage,
     "cross_entropy_difference": FittedStage,
     "exact_dedup": DedupStage,
     "field_dedup": DedupStage,
@@ -36,6 +38,8 @@ STAGES = {
     "ngram_importance": FittedStage,
     "refinedweb_lines": MapStage,
     "select": SelectStage,
+    "target_overlap": MapStage,
+    "target_similarity": FittedStage,
     "url_filter": ColumnStage,
     "signals": MapStage,
 }
