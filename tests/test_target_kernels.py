@@ -38,7 +38,7 @@ def assert_equal(results, expected, **tolerance):
 
 
 @pytest.mark.parametrize("batch", BATCHES)
-@pytest.mark.parametrize("n_bits", [4, 12, 20])
+@pytest.mark.parametrize("n_bits", [6, 14])
 def test_cosines_equal_their_twins_bit_for_bit(batch, n_bits):
     offsets, data = BATCHES[batch]
     lists = tfidf.feature_lists(offsets, data, n_bits)
@@ -46,7 +46,7 @@ def test_cosines_equal_their_twins_bit_for_bit(batch, n_bits):
     index = index_of(BATCHES[batch], n_bits)
     cosines = tfidf.cosine_matrix(*lists, index)
     np.testing.assert_array_equal(cosines, reference.cosine_matrix(*lists, index))
-    for n_ranks in (0, 3, len(cosines)):
+    for n_ranks in (3, len(cosines)):
         ranked = np.ascontiguousarray(np.sort(cosines, axis=0)[::-1][:n_ranks])
         assert_equal(
             tfidf.nearest_targets(*lists, index, ranked),
