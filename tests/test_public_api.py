@@ -42,6 +42,7 @@ STAGES = {
     "target_similarity": FittedStage,
     "url_filter": ColumnStage,
     "signals": MapStage,
+    "token_count": MapStage,
 }
 
 
