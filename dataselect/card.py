@@ -27,7 +27,7 @@ def render(manifest: Mapping[str, Any]) -> str:
     front = {
         "tags": ["dataselect"],
         "size_categories": [_SIZES[min(max(len(str(n_rows)) - 3, 0), len(_SIZES) - 1)]],
-        "configs": [{"config_name": "default", "data_files": _data_files(patterns)}],
+        "configs": [{"config_name": "default", "data_files": _data_files(patterns, manifest["ledger"])}],
     }
     parts = [
         f"---\n{_yaml(front)}---\n",
@@ -57,15 +57,18 @@ def _patterns(pieces: Sequence[Mapping[str, Any]]) -> dict[Format, list[str]]:
     return patterns
 
 
-def _data_files(patterns: Mapping[Format, list[str]]) -> list[dict[str, Any]]:
-    """One split; several formats are one split each, which `datasets` refuses instead of taking one of them.
+def _data_files(patterns: Mapping[Format, list[str]], ledger: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One split, and one of what is held out; several formats are one split each.
+
+    `datasets` refuses these instead of taking one of them.
 
     It picks one builder for all of a folder's configs (datasets 5.2, LocalDatasetModuleFactory), so
     a config for each format would not do.
     """
     if len(patterns) > 1:
         return [{"split": form, "path": paths} for form, paths in sorted(patterns.items())]
-    return [{"split": "train", "path": next(iter(patterns.values()), ["shards/**"])}]
+    train = {"split": "train", "path": next(iter(patterns.values()), ["shards/**"])}
+    return [train, {"split": "heldout", "path": "heldout/**"}] if ledger["rows_heldout"] else [train]
 
 
 def _summary(manifest: Mapping[str, Any]) -> Iterator[str]:
@@ -73,6 +76,8 @@ def _summary(manifest: Mapping[str, Any]) -> Iterator[str]:
     kept = f"{ledger['rows_kept']:,} rows of {ledger['rows_in']:,}"
     if ledger["rows_written"] != ledger["rows_kept"]:
         kept += f" ({ledger['rows_written']:,} with copies)"
+    if ledger["rows_heldout"]:
+        kept += f", {ledger['rows_heldout']:,} of them held out (`heldout/`)"
     if ledger["stages"]:
         last = ledger["stages"][-1]["out"]
         kept += f", {last['n_bytes']:,} bytes of text, {last['n_words']:,} words"
@@ -97,8 +102,8 @@ def _loading(patterns: Mapping[Format, list[str]]) -> Iterator[str]:
         ]
     yield "\n".join(["```python", "import datasets", "", *calls, "```", ""])
     yield (
-        "Only `shards/` holds kept rows. `decisions/` says of every input row what became of it and why; "
-        "`dropped/` and `quarantine/` hold rows that are not part of the dataset.\n"
+        "Only `shards/` (and `heldout/`) hold kept rows. `decisions/` says of every input row what became of "
+        "it and why; `dropped/` and `quarantine/` hold rows that are not part of the dataset.\n"
     )
 
 

@@ -347,13 +347,15 @@ def compare(
 @app.command()
 def ls(
     output: Annotated[str, typer.Argument(help="output folder", show_default=False)],
+    heldout: Annotated[bool, typer.Option("--heldout", help="those of the held-out documents")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """List the live shards of an output folder."""
     from dataselect.io.store import store_at
     from dataselect.publish import live_shards
 
-    paths = [f"{output.rstrip('/')}/{name}" for name in live_shards(store_at(output))]
+    kind = "heldout" if heldout else "shards"
+    paths = [f"{output.rstrip('/')}/{name}" for name in live_shards(store_at(output), kind)]
     _print(paths, as_json, "\n".join)
 
 

@@ -234,12 +234,15 @@ def _forget(root: Path, keep: set[str | None]) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def live_shards(output: Store) -> list[str]:
-    """Names of the live shards under the output folder, in order; DataselectError where there are none."""
+def live_shards(output: Store, kind: str = "shards") -> list[str]:
+    """Names of the live shards under the output folder, in order; DataselectError where nothing is published.
+
+    kind   "shards", or "heldout"
+    """
     manifest = read_manifest(output)
     if manifest is None:
         raise DataselectError(f"{output.url}: nothing is published here")
-    files = [entry["files"].get("shards") for entry in manifest["pieces"]]
+    files = [entry["files"].get(kind) for entry in manifest["pieces"]]
     return [f"{manifest['generation']}/{f['name']}" for f in files if f]
 
 

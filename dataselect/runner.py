@@ -25,7 +25,7 @@ from dataselect.core.lengths import quantiles
 from dataselect.core.listener import Listener
 from dataselect.core.pieces import Piece, Shard
 from dataselect.engine.cluster import RayEngine
-from dataselect.engine.job import Job, OutputCall, StageCall, max_rss_bytes
+from dataselect.engine.job import HoldoutCall, Job, OutputCall, StageCall, max_rss_bytes
 from dataselect.engine.local import LocalEngine, default_workers
 from dataselect.engine.reduce import model_meta
 from dataselect.engine.shared import SharedEngine
@@ -295,6 +295,7 @@ def _job(recipe: Recipe, stages: Sequence[Stage], share: float) -> Job:
             tuple(sorted(out.columns.items())),
             out.dropped,
             out.copies,
+            None if out.holdout is None else HoldoutCall(**out.holdout.model_dump()),
         ),
         work=recipe.work,
         sample_share=share,
@@ -512,12 +513,16 @@ def _check_ledger(outcome: Outcome) -> None:
     ledger = outcome.ledger
     parts = ("rows_kept", "rows_dropped", "rows_quarantined", "rows_unsampled")
     by_rule = sum(rule["docs"] for stage in ledger["stages"] for rule in stage["dropped"].values())
-    written = sum(record["files"].get("shards", {}).get("rows", 0) for record in outcome.records)
+    rows = {
+        kind: sum(record["files"].get(kind, {}).get("rows", 0) for record in outcome.records)
+        for kind in ("shards", "heldout")
+    }
+    written = rows["shards"] == ledger["rows_written"] and rows["heldout"] == ledger["rows_heldout"]
     balanced = ledger["rows_in"] == sum(ledger[part] for part in parts) and by_rule == ledger["rows_dropped"]
     balanced &= sum(ledger["quarantined"].values()) == ledger["rows_quarantined"]
-    if not balanced or (outcome.generation and written != ledger["rows_written"]):
+    if not balanced or (outcome.generation and not written):
         raise DataselectError(
-            f"the ledger does not balance, nothing was published: {ledger}, rows written: {written}"
+            f"the ledger does not balance, nothing was published: {ledger}, rows written: {rows}"
         )
 
 

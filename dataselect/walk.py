@@ -683,15 +683,15 @@ class Walk:
         output = self._in.job.output
         spec = [
             WRITE_VERSION, output.format, output.add, output.columns, output.dropped, output.copies,
+            output.holdout and asdict(output.holdout),
         ]  # fmt: skip
         saving = [isinstance(stage, DedupStage) and stage.save_index for stage in self._in.stages]
         stages = list(zip(self._in.stage_fingerprints, self._decide, saving, strict=True))
+        names = [output.holdout.by] if output.holdout and output.holdout.by else []
         numbers = iter(range(len(self._refs)))
         keys = []
         for state in self.pieces:
-            segments = [
-                [s.digest, self._segment_state(next(numbers), len(self._in.stages))] for s in state.segments
-            ]
+            segments = [[s.digest, self._written_state(next(numbers), names)] for s in state.segments]
             shards = [shard.name for shard in state.piece.shards]
             keys.append(
                 fingerprint(
@@ -704,6 +704,11 @@ class Walk:
         """Dedups that save an index, each with the keys of n segments."""
         saving = [i for i, s in enumerate(self._in.stages) if isinstance(s, DedupStage) and s.save_index]
         return tuple((i, tuple(refs.columns[i] for refs in self._refs[first : first + n])) for i in saving)
+
+    def _written_state(self, number: int, names: Collection[str]) -> list[Any]:
+        """What decides which rows of a segment are written where; names: columns that the writer reads."""
+        state = self._segment_state(number, len(self._in.stages))
+        return [*state, self._fields_and_place(self._refs[number], names)] if names else state
 
     def _stem(self, piece: Piece) -> str:
         """Output name without its ending; the whole input name where that is another input's name too."""

@@ -149,7 +149,14 @@ def manifest_of(n_pieces, **changes):
     return {
         "dataselect": "0", "digest": "d", "row_digest": "r", "versions": {}, "fitted": {}, "bad_shards": {},
         "recipe": {"input": {}, "stages": [{"use": "s"}], "output": {}},
-        "ledger": {"rows_in": 9, "rows_kept": 3, "rows_written": 3, "quarantined": {}, "stages": [flow]},
+        "ledger": {
+            "rows_in": 9,
+            "rows_kept": 3,
+            "rows_written": 3,
+            "rows_heldout": 0,
+            "quarantined": {},
+            "stages": [flow],
+        },
         "pieces": pieces,
     } | changes  # fmt: skip
 

@@ -15,9 +15,11 @@ from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dataselect.core.clock import Clock
 from dataselect.core.errors import DataselectError
+from dataselect.engine.clusters import cluster_names
 from dataselect.engine.columns import distinct, members_ascending, pack
 from dataselect.engine.docs import DocNames, Docs, Exchange, Places, packed, unpacked
 from dataselect.engine.inputs import SegmentRefs, input_columns, text_column
@@ -456,7 +458,8 @@ def join_groups(context: Context, call: JoinCall) -> Figures:
     """Who survives; or, where that depends on pairs whose exact similarity is not known, which these are.
 
     Sections keep/<number> (bits), dups/<number> (table: row, and shard, part, row of the kept copy,
-    similarity) and columns/<number> (table: size of each row's cluster); or, with meta n_undecided > 0,
+    similarity) and columns/<number> (table: size, and on request name, of each row's cluster);
+    or, with meta n_undecided > 0,
     pairs (uint64) and rows/<number> (int32: the rows of these pairs that were not read yet).
     """
     clock = Clock()
@@ -660,6 +663,11 @@ class _Answer:
         self._roots = rule.roots()
         self._sizes = cluster_sizes(self._roots)
         self._check_sizes()
+        self._cluster_column = self._stage.cluster if isinstance(self._stage, NearDedupStage) else None
+        self._cluster_names: list[pa.Array] = []
+        if self._cluster_column is not None:
+            n_segments = len(call.exchange.n_rows)
+            self._cluster_names = cluster_names(rounds.docs, n_segments, rounds.all_edges())
         self._meta = {"n_candidates": sum(context.bundle(n).meta["n_candidates"] for n in call.verified)}
         self._meta["n_exact"] = sum(len(context.bundle(n).array("pairs")) for n in call.exact)
 
@@ -688,6 +696,8 @@ class _Answer:
             writer.add_table(f"dups/{number}", self._duplicates(dropped, ranks[dropped]))
             alive = self._docs.alive(number)
             columns = {stage.as_: pa.array(self._sizes[self._roots[ranks]], mask=~alive)}
+            if self._cluster_column is not None:
+                columns[self._cluster_column] = pc.if_else(pa.array(alive), self._cluster_names[number], None)
             if stage.against:
                 old = self._call.exchange.is_old(keeper.astype(np.int64))
                 writer.add_array(f"old/{number}", pack(old))

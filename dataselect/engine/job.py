@@ -44,6 +44,15 @@ class StageCall:
 
 
 @dataclass(frozen=True)
+class HoldoutCall:
+    """Which kept rows are held out; see planning.recipe.HoldoutSpec."""
+
+    fraction: float
+    by: str | None
+    seed: int
+
+
+@dataclass(frozen=True)
 class OutputCall:
     """How rows are written; see planning.recipe.OutputSpec."""
 
@@ -53,6 +62,7 @@ class OutputCall:
     columns: tuple[tuple[str, str], ...]
     dropped: bool
     copies: str
+    holdout: HoldoutCall | None = None
 
 
 @dataclass(frozen=True)

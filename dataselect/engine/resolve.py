@@ -32,6 +32,8 @@ class Resolution:
     """For every stage: documents, bytes and words in, and by rule dropped; of a selection lengths too."""
     copies: np.ndarray
     """int64[n_rows]: how often each row is written, as far as the stages so far decide; 0 once dropped."""
+    held: np.ndarray
+    """bool[n_rows]: kept rows that are held out; their copies are 0."""
 
     @property
     def alive(self) -> np.ndarray:
@@ -45,7 +47,7 @@ def resolve(context: Context, refs: SegmentRefs, upto: int) -> Resolution:
     good = unpack(base.array("good"), refs.n_rows)
     ended = np.where(good, KEPT, UNSAMPLED).astype(np.int16)
     ended[base.table("bad")["row"].to_numpy()] = QUARANTINED
-    out = Resolution(ended, {}, [], (ended == KEPT).astype(np.int64))
+    out = Resolution(ended, {}, [], (ended == KEPT).astype(np.int64), np.zeros(refs.n_rows, bool))
     sizes = _sizes(context, refs, 0)
     for stage in range(upto):
         alive = out.alive

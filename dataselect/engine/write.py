@@ -17,6 +17,7 @@ from dataselect.core.clock import Clock
 from dataselect.core.keys import artifact_name
 from dataselect.core.pieces import SUFFIXES, Piece
 from dataselect.engine.edits import Editor
+from dataselect.engine.holdout import held_out
 from dataselect.engine.inputs import SegmentRefs, edit_artifacts, row_digest, stage_table, text_column
 from dataselect.engine.job import Context, figures
 from dataselect.engine.old_files import write_side_files
@@ -51,6 +52,7 @@ from dataselect.stages.base import SelectStage
 
 WRITTEN = "written"
 """Folder of the work store with a record for every piece that was written."""
+_KEPT_KINDS = ("shards", "heldout")
 DROPPED_BY, REASON = "_dropped_by", "_reason"
 """Fields that a dropped row gets."""
 
@@ -85,7 +87,7 @@ def write_piece(context: Context, call: WriteCall) -> dict[str, Any]:
     after all files are committed.
     """
     clock = Clock()
-    resolved = [resolve(context, refs, len(context.stages)) for refs in call.segments]
+    resolved = [_resolved(context, refs) for refs in call.segments]
     clock.lap("resolve")
     record: dict[str, Any] = {
         "piece": call.piece.name,
@@ -106,6 +108,14 @@ def write_piece(context: Context, call: WriteCall) -> dict[str, Any]:
     return {"record": record} | figures(clock)
 
 
+def _resolved(context: Context, refs: SegmentRefs) -> Resolution:
+    """What became of every row in the end, those held out told from those of shards/."""
+    resolution = resolve(context, refs, len(context.stages))
+    resolution.held = held_out(context, refs, resolution.alive)
+    resolution.copies[resolution.held] = 0
+    return resolution
+
+
 def _ledger(context: Context, call: WriteCall, resolved: list[Resolution]) -> dict[str, Any]:
     """Rows by what became of them, the flow through every stage, and a digest of the kept rows."""
     ended = np.concatenate([r.ended for r in resolved]) if resolved else np.empty(0, np.int16)
@@ -118,6 +128,7 @@ def _ledger(context: Context, call: WriteCall, resolved: list[Resolution]) -> di
         "rows_in": len(ended),
         "rows_kept": int((ended == KEPT).sum()),
         "rows_written": int(sum(_times_written(context, r).sum() for r in resolved)),
+        "rows_heldout": sum(int(r.held.sum()) for r in resolved),
         "rows_dropped": int((ended >= 0).sum()),
         "rows_quarantined": int((ended == QUARANTINED).sum()),
         "rows_unsampled": int((ended == UNSAMPLED).sum()),
@@ -130,7 +141,7 @@ def _ledger(context: Context, call: WriteCall, resolved: list[Resolution]) -> di
 def _times_written(context: Context, resolution: Resolution) -> np.ndarray:
     """int64[n_rows]"""
     repeats = context.job.output.copies == "repeat"
-    return resolution.copies if repeats else resolution.alive.astype(np.int64)
+    return resolution.copies if repeats else (resolution.copies > 0).astype(np.int64)
 
 
 def add_ledgers(a: Any, b: Any) -> Any:
@@ -200,6 +211,8 @@ class _PieceWriter:
             "reason": self._make_reasons(refs, resolution),
             "copies": pa.array(resolution.copies.astype(np.int32)),
         }
+        if self._output.holdout is not None:
+            columns["heldout"] = pa.array(resolution.held)
         columns |= self._duplicates(refs, n_rows)
         columns |= self._scores(refs)
         return pa.table(columns | self._draws(refs, resolution) | self._expected(refs, resolution))
@@ -288,9 +301,9 @@ class _PieceWriter:
     # Rows --------------------------------------------------------------------------------------------
 
     def write_rows(self) -> dict[str, Any]:
-        """shards/, and where there are any and they are asked for dropped/ and quarantine/."""
+        """shards/, and where there are any and they are asked for heldout/, dropped/ and quarantine/."""
         with ExitStack() as stack:
-            outputs = {"shards": _RowFile(self, stack, "shards", self._output_suffix())}
+            outputs = {kind: _RowFile(self, stack, kind, self._output_suffix()) for kind in _KEPT_KINDS}
             if self._output.dropped:
                 outputs["dropped"] = _RowFile(self, stack, "dropped", self._piece.suffix)
             outputs["quarantine"] = _RowFile(self, stack, "quarantine", self._piece.suffix)
@@ -307,7 +320,7 @@ class _PieceWriter:
 
     def path(self, kind: str, suffix: str) -> str:
         """Name in the output store."""
-        stem = self._call.stem if kind == "shards" else self._piece.stem
+        stem = self._call.stem if kind in _KEPT_KINDS else self._piece.stem
         return f"{self._call.generation}/{kind}/{stem}{suffix}"
 
     def _pass_lines(self, outputs: dict[str, _RowFile]) -> None:
@@ -317,7 +330,9 @@ class _PieceWriter:
             if not len(block.data):  # a segment's end, or a row that is too long
                 continue
             ended = self._resolved[segment].ended[rows]
-            self._put_kept_lines(outputs["shards"], segment, rows[0], block, self._chosen(segment, rows))
+            for kind in _KEPT_KINDS:
+                chosen = self._chosen(kind, segment, rows)
+                self._put_kept_lines(outputs[kind], segment, rows[0], block, chosen)
             if "dropped" in outputs:
                 dropped = ended >= 0
                 endings, codes = self._drop_endings[segment]
@@ -325,12 +340,14 @@ class _PieceWriter:
             outputs["quarantine"].lines(*copied_lines(block, ended == QUARANTINED))
             self._clock.lap("write")
 
-    def _chosen(self, segment: int, rows: np.ndarray) -> np.ndarray:
-        """int64[]: which of these rows of a segment are written, one number for every time."""
+    def _chosen(self, kind: str, segment: int, rows: np.ndarray) -> np.ndarray:
+        """int64[]: which of these rows of a segment are written to `kind`, one number for every time."""
         resolution = self._resolved[segment]
+        if kind == "heldout":
+            return np.flatnonzero(resolution.held[rows])
         if self._output.copies == "repeat":
             return np.repeat(np.arange(len(rows)), resolution.copies[rows])
-        return np.flatnonzero(resolution.alive[rows])
+        return np.flatnonzero(resolution.copies[rows])
 
     def _put_kept_lines(
         self, out: _RowFile, segment: int, first_row: int, block: LineBlock, kept: np.ndarray
@@ -383,7 +400,8 @@ class _PieceWriter:
     def _added(self, segment: int, rows: np.ndarray) -> pa.Table | None:
         """The score columns that the recipe adds to kept rows, and where it is asked for their copies."""
         if self._output.copies == "column":
-            copies = pa.table({"copies": pa.array(self._resolved[segment].copies[rows])})
+            resolution = self._resolved[segment]
+            copies = pa.table({"copies": pa.array((resolution.copies + resolution.held)[rows])})
             if not self._output.add:
                 return copies
             scores = self._scores_to_add[segment].take(pa.array(rows))
@@ -463,11 +481,14 @@ class _PieceWriter:
             self._context.report(len(table), table.nbytes)
             rows, n_bytes = np.arange(first_row, first_row + len(table)), sizes[segment]
             ended = self._resolved[segment].ended[rows]
-            kept = self._edited_table(segment, rows[ended == KEPT], filtered(table, ended == KEPT))
-            chosen = rows[self._chosen(segment, rows)]
-            if len(chosen) != len(kept):
-                kept = kept.take(pa.array(np.searchsorted(rows[ended == KEPT], chosen)))
-            self._put_kept_table(outputs["shards"], kept, segment, chosen, n_bytes)
+            for kind in _KEPT_KINDS:
+                chosen = self._chosen(kind, segment, rows)
+                mask = np.zeros(len(rows), bool)
+                mask[chosen] = True
+                kept = self._edited_table(segment, rows[mask], filtered(table, mask))
+                if len(chosen) != len(kept):
+                    kept = kept.take(pa.array(np.cumsum(mask)[chosen] - 1))
+                self._put_kept_table(outputs[kind], kept, segment, rows[chosen], n_bytes)
             if "dropped" in outputs:
                 dropped = ended >= 0
                 taken, fields = filtered(table, dropped), self._drop_fields(segment, rows[dropped])

@@ -33,7 +33,7 @@ from dataselect.stages.base import BASE_COLUMNS, ORDINAL, Stage, with_leaves
 RESERVED_COLUMNS = frozenset(
     {"shard", "part", "row", "id", "stage", "reason", "copies", "expected", "draw", "n_bytes", "n_words"}
     | {f"duplicate_of_{what}" for what in ("shard", "part", "row", "source", "id")}
-    | {"similarity"}
+    | {"similarity", "heldout"}
     | {"text", "_row", "_dropped_by", "_reason"}
 )
 """Names that `decisions/` and the output shards use themselves."""
@@ -102,6 +102,19 @@ class InputSpec(BaseModel):
         return int(self.max_bad_rows) if self.max_bad_rows >= 1 else max(10, int(self.max_bad_rows * n_rows))
 
 
+class HoldoutSpec(BaseModel):
+    """Kept rows that go to heldout/ instead of shards/."""
+
+    model_config = _STRICT
+    fraction: Share = Field(gt=0, lt=1, description="about which share of the documents, such as 1%")
+    by: str | None = Field(
+        None,
+        description="column or input field: documents with the same value (cluster, source, host) are held "
+        "out together; by default each alone",
+    )
+    seed: int = Field(0, ge=0, description="another seed holds out others")
+
+
 class OutputSpec(BaseModel):
     """What is written."""
 
@@ -120,6 +133,7 @@ class OutputSpec(BaseModel):
         "repeat",
         description="a row that is chosen several times is written as often, or once with a field `copies`",
     )
+    holdout: HoldoutSpec | None = Field(None, description="keep a part of the documents apart, in heldout/")
 
 
 class Expect(BaseModel):
@@ -360,7 +374,18 @@ class _Checker:
                 self._mistake("output.add", f"no stage adds the column '{name}'{_near(name, known)}")
             elif name in (cast("_Document", document)).output.columns:
                 self._mistake(f"output.columns.{name}", "already a column that output.add adds")
+        self._check_holdout(document, known, fields)
         return list(fields.uses.values())
+
+    def _check_holdout(self, document: _Document | None, known: Mapping[str, str], fields: _Fields) -> None:
+        """The column that says what is held out together: one that is there, or an input field."""
+        by = document.output.holdout.by if document and document.output.holdout else None
+        if by is None or by in known or by in fields.base or by in fields.uses:
+            return
+        place = "output.holdout.by"
+        message = fields.use(by, fields.declared.get(by, "string"), self._located(place))
+        if message:
+            self._mistake(place, message)
 
     @staticmethod
     def _where(place: str, value: str, params: Mapping[str, Any]) -> str:

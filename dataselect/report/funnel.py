@@ -29,6 +29,8 @@ def render(report: dict[str, Any]) -> str:
     lines.append(f"rows in {counts['in']:,} = {kept}{unsampled}")
     if counts["written"] != counts["kept"]:
         lines.append(f"rows out {counts['written']:,}: kept rows as often as they were chosen")
+    if counts.get("heldout"):
+        lines.append(f"rows held out {counts['heldout']:,}: kept, but in heldout/")
     lines += [f"bad shard: {message}" for message in report["bad_shards"].values()]
     memory = report["max_rss_bytes"]
     tasks = report["tasks"]

@@ -461,7 +461,7 @@ class NearDedupStage(DedupStage):
     """
 
     decide_fields: ClassVar[frozenset[str]] = frozenset(
-        {"keep_", "as_", "on_match", "survivors", "max_cluster", "larger_clusters"}
+        {"keep_", "as_", "on_match", "survivors", "max_cluster", "larger_clusters", "cluster"}
     )
 
     threshold: float = Field(
@@ -486,6 +486,14 @@ class NearDedupStage(DedupStage):
         description="what a cluster over max_cluster does. stop: the run fails and names it; split: of a "
         "component, decide its documents greedily instead",
     )
+    cluster: str | None = Field(
+        None,
+        description="name of a column with every document's cluster: its connected component of duplicates, "
+        "dropped ones included; for output.holdout",
+    )
+
+    def output_columns(self) -> dict[str, str]:
+        return super().output_columns() | ({self.cluster: "string"} if self.cluster else {})
 
     @property
     def uses_signatures(self) -> bool:

@@ -39,14 +39,14 @@ class TokenCount(MapStage):
             raise RecipeError(
                 f"{self.use}: the package tokenizers is missing; pip install 'dataselect[tokenizers]'"
             ) from None
-        except Exception as error:  # the package raises bare Exceptions
+        except Exception as error:  # noqa: BLE001 - that is what the package raises
             raise BadModel(f"{self.tokenizer}: no tokenizer.json: {error}") from None
 
     def output_columns(self) -> dict[str, str]:
         return {self.as_: "int64"}
 
     def prepare(self) -> dict[str, np.ndarray]:
-        """tokenizer uint8[n]: the file, so that all workers have the one that was fingerprinted."""
+        """The file as `tokenizer` uint8[n], so that all workers have the one that was fingerprinted."""
         return {"tokenizer": np.frombuffer(Path(self.tokenizer).read_bytes(), np.uint8)}
 
     def columns(self, texts: Texts, model: Model) -> Columns:
