@@ -22,7 +22,7 @@ _SIZES = ["n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M
 
 def render(manifest: Mapping[str, Any]) -> str:
     """The card of a manifest with its digest, versions and pieces with their `input`."""
-    patterns = _patterns(manifest["pieces"])
+    patterns = _patterns([*manifest["pieces"], *manifest.get("shuffled", [])])
     n_rows = manifest["ledger"]["rows_written"]
     front = {
         "tags": ["dataselect"],

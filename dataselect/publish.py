@@ -103,7 +103,7 @@ class Publisher:
     def __init__(self, output: Store, work: Store, keys: list[str]) -> None:
         self._output, self._work = output, work
         self._live = read_manifest(output)
-        self._entries = {entry["key"]: entry for entry in (self._live or {}).get("pieces", [])}
+        self._entries = {entry["key"]: entry for entry in _entries(self._live or {"pieces": []})}
         number = int(self._live["generation"].split("-")[0]) + 1 if self._live else 1
         self.generation = f"{number:06d}-{fingerprint(keys)[:12]}"
         self._keys = keys
@@ -118,7 +118,7 @@ class Publisher:
             return None
         live = self._live["generation"]
         return (
-            self._live if all(self._present(entry["files"], live) for entry in self._live["pieces"]) else None
+            self._live if all(self._present(entry["files"], live) for entry in _entries(self._live)) else None
         )
 
     def settle(self) -> str:
@@ -143,7 +143,7 @@ class Publisher:
             entry = record | {"key": key, "files": _without_folder(record["files"], generation)}
         if not self._present(entry["files"], generation):
             return None
-        return {k: entry[k] for k in ("piece", "ledger", "files")} | {"from": generation}
+        return {k: entry[k] for k in ("piece", "ledger", "files")} | {"key": key, "from": generation}
 
     def _present(self, files: dict[str, Any], generation: str) -> bool:
         """Whether the files are there with their sizes, by one listing of their generation."""
@@ -153,16 +153,16 @@ class Publisher:
         return all(sizes.get(f"{generation}/{f['name']}") == f["n_bytes"] for f in files.values())
 
     def assemble(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Manifest entries in piece order; files of earlier generations are linked or copied."""
+        """Manifest entries in this order; files of earlier generations are linked or copied."""
         pieces, copies = [], []
-        for key, record in zip(self._keys, records, strict=True):
+        for record in records:
             source = record.get("from")
             files = record["files"] if source else _without_folder(record["files"], self.generation)
             if source and source != self.generation:
                 copies += [
                     (f"{source}/{f['name']}", f"{self.generation}/{f['name']}") for f in files.values()
                 ]
-            pieces.append({"piece": record["piece"], "key": key, "files": files, "ledger": record["ledger"]})
+            pieces.append({name: record[name] for name in ("piece", "key", "ledger")} | {"files": files})
         each(lambda names: self._output.copy(*names), copies, far=is_far(self._output))
         return pieces
 
@@ -172,7 +172,7 @@ class Publisher:
         check   of `locked`, asked just before the switch
         """
         previous = self._live["generation"] if self._live else None
-        pieces = manifest["pieces"]
+        pieces = _entries(manifest)
         shards = [
             [f["name"], f["digest"]] for p in pieces for kind, f in p["files"].items() if kind == "shards"
         ]
@@ -212,6 +212,11 @@ class Publisher:
             file.write(json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n")
 
 
+def _entries(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What was written of every piece, and the output shards where their rows are shuffled."""
+    return [*manifest["pieces"], *manifest.get("shuffled", [])]
+
+
 def _without_folder(files: dict[str, Any], generation: str) -> dict[str, Any]:
     return {kind: f | {"name": f["name"].removeprefix(generation + "/")} for kind, f in files.items()}
 
@@ -242,7 +247,7 @@ def live_shards(output: Store, kind: str = "shards") -> list[str]:
     manifest = read_manifest(output)
     if manifest is None:
         raise DataselectError(f"{output.url}: nothing is published here")
-    files = [entry["files"].get(kind) for entry in manifest["pieces"]]
+    files = [entry["files"].get(kind) for entry in _entries(manifest)]
     return [f"{manifest['generation']}/{f['name']}" for f in files if f]
 
 

@@ -25,7 +25,7 @@ from dataselect.core.lengths import quantiles
 from dataselect.core.listener import Listener
 from dataselect.core.pieces import Piece, Shard
 from dataselect.engine.cluster import RayEngine
-from dataselect.engine.job import HoldoutCall, Job, OutputCall, StageCall, max_rss_bytes
+from dataselect.engine.job import HoldoutCall, Job, OutputCall, ShuffleCall, StageCall, max_rss_bytes
 from dataselect.engine.local import LocalEngine, default_workers
 from dataselect.engine.reduce import model_meta
 from dataselect.engine.shared import SharedEngine
@@ -38,7 +38,7 @@ from dataselect.io.reader import ReadSpec
 from dataselect.io.store import LocalStore, Store, is_file, store_at
 from dataselect.planning.decisions import Decisions, load_last, save_last
 from dataselect.planning.fields import check_fields
-from dataselect.planning.preflight import check_columns
+from dataselect.planning.preflight import check_columns, check_shuffled
 from dataselect.planning.reads import plan_reads, why_read_again
 from dataselect.planning.recipe import Recipe, load_recipe
 from dataselect.planning.shards import cut_pieces, list_shards, sample_pieces
@@ -223,7 +223,7 @@ def plan(recipe: str | Path, *, sets: Sequence[str] = (), rehash: bool = False) 
         walk.run()
         keys = walk.write_keys()
         publisher = Publisher(prepared.output, prepared.work, keys)
-        walk.write(keys, publisher.generation, publisher.reusable)
+        _write(walk, keys, publisher)
     except WaitsFor as waits:
         decided = {decision.phase for decision in decisions.made}
         for phase, n_tasks in walk.steps():
@@ -245,6 +245,8 @@ def _prepare(recipe: Recipe, *, sample: float | None, rehash: bool) -> Prepared:
     check_fields(shards, recipe.fields, columns)
     pieces = cut_pieces(shards, recipe.input.piece_bytes, stop_at_bad=recipe.input.on_bad_shard == "stop")
     _check_names(pieces)
+    if recipe.output.shuffle is not None:
+        check_shuffled(pieces, recipe.output)
     share = 1.0
     stages = [spec.stage for spec in recipe.stages]
     if sample is not None:
@@ -296,6 +298,7 @@ def _job(recipe: Recipe, stages: Sequence[Stage], share: float) -> Job:
             out.dropped,
             out.copies,
             None if out.holdout is None else HoldoutCall(**out.holdout.model_dump()),
+            None if out.shuffle is None else ShuffleCall(**out.shuffle.model_dump()),
         ),
         work=recipe.work,
         sample_share=share,
@@ -411,6 +414,8 @@ class Outcome:
     records: list[dict[str, Any]]
     generation: str | None
     up_to_date: bool = False
+    shuffled: list[dict[str, Any]] = field(default_factory=list)
+    """Records of the output shards, where their rows are shuffled."""
 
     @property
     def ledger(self) -> dict[str, Any]:
@@ -424,17 +429,25 @@ class Outcome:
 
 
 def _write(walk: Walk, keys: list[str], publisher: Publisher | None) -> Outcome:
-    """Write all pieces, or see that they are live already; a sample run (no publisher) only counts."""
+    """Write all pieces, or see that they are live already; a sample run (no publisher) only counts.
+
+    Raises WaitsFor when only planning.
+    """
     if publisher is None:
         return Outcome(walk.write(keys, None, lambda key: None), None)
     live = publisher.up_to_date(walk.bad_shards)
     if live is not None:
+        walk.write_nothing(keys)
         return _live_outcome(live)
-    return Outcome(walk.write(keys, publisher.generation, publisher.reusable), publisher.generation)
+    records = walk.write(keys, publisher.generation, publisher.reusable)
+    shuffled = walk.shuffle(keys, publisher.generation, publisher.reusable)
+    return Outcome(records, publisher.generation, shuffled=shuffled)
 
 
 def _live_outcome(manifest: dict[str, Any]) -> Outcome:
-    return Outcome(manifest["pieces"], manifest["generation"], up_to_date=True)
+    return Outcome(
+        manifest["pieces"], manifest["generation"], up_to_date=True, shuffled=manifest.get("shuffled", [])
+    )
 
 
 def _publish(
@@ -446,6 +459,7 @@ def _publish(
     check: Callable[[], None],
 ) -> None:
     pieces = publisher.assemble(outcome.records)
+    shuffled = publisher.assemble(outcome.shuffled)
     for piece, state in zip(pieces, walk.pieces, strict=True):
         piece["input"] = _input_entry(state)
     manifest = {
@@ -455,6 +469,7 @@ def _publish(
         "bad_shards": walk.bad_shards,
         "fitted": _publish_models(prepared, walk, publisher.generation),
         "pieces": pieces,
+        **({"shuffled": shuffled} if shuffled else {}),
     }
     report["digest"] = publisher.publish(manifest, report, check)
 
@@ -514,7 +529,9 @@ def _check_ledger(outcome: Outcome) -> None:
     parts = ("rows_kept", "rows_dropped", "rows_quarantined", "rows_unsampled")
     by_rule = sum(rule["docs"] for stage in ledger["stages"] for rule in stage["dropped"].values())
     rows = {
-        kind: sum(record["files"].get(kind, {}).get("rows", 0) for record in outcome.records)
+        kind: sum(
+            record["files"].get(kind, {}).get("rows", 0) for record in (*outcome.records, *outcome.shuffled)
+        )
         for kind in ("shards", "heldout")
     }
     written = rows["shards"] == ledger["rows_written"] and rows["heldout"] == ledger["rows_heldout"]
@@ -664,8 +681,10 @@ def _scratch_bytes(prepared: Prepared, walk: Walk) -> int:
     for stage in prepared.inputs.stages:
         per_row += 9 * len(stage.output_columns()) + (_EDITS_BYTES if stage.edits_text() else 0)
         per_row += stage.bytes_per_doc() if isinstance(stage, DedupStage) else 0
-    samples = 0
+    samples = 0.0
     for i in (i for read in prepared.inputs.reads for i, role in read.roles if role == "sample"):
         most = cast("FittedStage", prepared.inputs.stages[i]).sample_bytes()
         samples += text if most is None else min(text, most)
+    if prepared.recipe.output.shuffle is not None:
+        samples += text / 2  # what is scattered, compressed lightly
     return round(text / _ROW_BYTES * per_row + samples * 0.8)

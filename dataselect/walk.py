@@ -29,6 +29,7 @@ from dataselect.engine.read import (
     identify_piece,
 )
 from dataselect.engine.reduce import FitCall, MaskCall, PrepareCall, SelectCall
+from dataselect.engine.shuffle import RANGE_BYTES, GatherCall, scattered_name, shuffle_sizes
 from dataselect.engine.tasks import Engine, Task
 from dataselect.engine.write import WriteCall, record_name
 from dataselect.io.bundle import Bundle
@@ -185,7 +186,8 @@ class Walk:
                     steps.append((f"dedup {self._label(i)}", 3))
                 elif isinstance(self._in.stages[i], SelectStage):
                     steps.append((f"select {self._label(i)}", 2))
-        return [*steps, ("write", len(self._in.pieces))]
+        shuffle = [("shuffle", 1)] if self._in.job.output.shuffle is not None else []
+        return [*steps, ("write", len(self._in.pieces)), *shuffle]
 
     def _phase(self, name: str, planned: Sequence[Planned], *, blocks: bool = True) -> list[Any]:
         """Decide and run the tasks of a phase; results of those that ran, None for the others.
@@ -683,7 +685,7 @@ class Walk:
         output = self._in.job.output
         spec = [
             WRITE_VERSION, output.format, output.add, output.columns, output.dropped, output.copies,
-            output.holdout and asdict(output.holdout),
+            output.holdout and asdict(output.holdout), output.shuffle and asdict(output.shuffle),
         ]  # fmt: skip
         saving = [isinstance(stage, DedupStage) and stage.save_index for stage in self._in.stages]
         stages = list(zip(self._in.stage_fingerprints, self._decide, saving, strict=True))
@@ -732,16 +734,54 @@ class Walk:
         for i, state in enumerate(self.pieces):
             segments = refs[number : number + len(state.segments)]
             number += len(state.segments)
-            record = reusable(keys[i])
+            # A shuffle gathers the rows of all pieces, whichever of them changed.
+            needed = scattered_name(keys[i]) in self._existing or not self._shuffles(generation)
+            record = reusable(keys[i]) if needed else None
             records.append(record)
             keys_of = self._index_keys(number - len(state.segments), len(segments))
             call = WriteCall(
                 state.piece, segments, columns, generation, keys[i], self._stem(state.piece), keys_of
             )
             task = Task(f"write {state.piece.name}", "write:write_piece", call)
-            parts = {"rows kept or decisions": keys[i]}
-            planned.append(
-                Planned(task, record_name(keys[i]), parts, record is not None, state.piece.n_bytes)
-            )
+            parts, done = _written_parts(keys[i]), record is not None
+            planned.append(Planned(task, record_name(keys[i]), parts, done, state.piece.n_bytes))
         results = self._phase("write", planned)
         return [r["record"] if r is not None else rec for r, rec in zip(results, records, strict=True)]  # type: ignore[misc]
+
+    def write_nothing(self, keys: Sequence[str]) -> None:
+        """Decide that all is written."""
+        for state, key in zip(self.pieces, keys, strict=True):
+            self._decisions.add(f"write {state.piece.name}", "write", done=True, parts=_written_parts(key))
+
+    def _shuffles(self, generation: str | None) -> bool:
+        return generation is not None and self._in.job.output.shuffle is not None
+
+    def shuffle(
+        self, keys: Sequence[str], generation: str, reusable: Callable[[str], dict[str, Any] | None]
+    ) -> list[dict[str, Any]]:
+        """Gather the output shards from what every piece scattered; their records in order."""
+        spec = self._in.job.output.shuffle
+        if spec is None:
+            return []
+        scattered = tuple(scattered_name(key) for key in keys)
+        metas = each(lambda name: Bundle(self._work, name).meta, scattered, far=is_far(self._work))
+        n_shards, n_ranges = shuffle_sizes([meta["n_bytes"] for meta in metas], spec.shards)
+        suffix = self.pieces[0].piece.suffix if self._in.job.output.format == "same" else None
+        suffix = suffix or "." + self._in.job.output.format
+        planned, records = [], []
+        for number in range(n_shards):
+            key = fingerprint("shuffle", list(keys), number, n_shards)
+            records.append(reusable(key))
+            call = GatherCall(
+                scattered, number, n_shards, n_ranges, suffix, generation, key, record_name(key)
+            )
+            task = Task(f"shuffle {number + 1}/{n_shards}", "shuffle:gather_shard", call, 6 * RANGE_BYTES)
+            planned.append(
+                Planned(task, record_name(key), {"rows of any shard": key}, records[-1] is not None)
+            )
+        results = self._phase("shuffle", planned)
+        return [r["record"] if r is not None else rec for r, rec in zip(results, records, strict=True)]  # type: ignore[misc]
+
+
+def _written_parts(key: str) -> dict[str, str]:
+    return {"rows kept or decisions": key}

@@ -203,7 +203,15 @@ def test_a_run_prints_the_funnel_and_its_json_has_the_same_figures(cli, here):
     again = cli("run", here / "r.yaml", "--workers", "1", "--json")
     report = json.loads(again.out)
     assert report["up_to_date"]
-    counts = {"in": 20, "kept": 20, "written": 20, "dropped": 0, "quarantined": 0, "unsampled": 0}
+    counts = {
+        "in": 20,
+        "kept": 20,
+        "written": 20,
+        "dropped": 0,
+        "quarantined": 0,
+        "unsampled": 0,
+        "heldout": 0,
+    }
     assert report["rows"] == counts
     assert live_text(here) == rows(20)
 

@@ -53,6 +53,14 @@ class HoldoutCall:
 
 
 @dataclass(frozen=True)
+class ShuffleCall:
+    """A global order of the output; see planning.recipe.ShuffleSpec."""
+
+    seed: int
+    shards: int | None
+
+
+@dataclass(frozen=True)
 class OutputCall:
     """How rows are written; see planning.recipe.OutputSpec."""
 
@@ -63,6 +71,7 @@ class OutputCall:
     dropped: bool
     copies: str
     holdout: HoldoutCall | None = None
+    shuffle: ShuffleCall | None = None
 
 
 @dataclass(frozen=True)

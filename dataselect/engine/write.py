@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property, reduce
@@ -29,6 +29,7 @@ from dataselect.engine.resolve import (
     pool_batch,
     resolve,
 )
+from dataselect.engine.shuffle import ScatterFile, shuffle_draws
 from dataselect.io.batch import TextSpec
 from dataselect.io.jsonl import parse_blocks
 from dataselect.io.lines import LineBlock
@@ -91,6 +92,7 @@ def write_piece(context: Context, call: WriteCall) -> dict[str, Any]:
     clock.lap("resolve")
     record: dict[str, Any] = {
         "piece": call.piece.name,
+        "key": call.record,
         "ledger": _ledger(context, call, resolved),
         "files": {},
     }
@@ -303,7 +305,11 @@ class _PieceWriter:
     def write_rows(self) -> dict[str, Any]:
         """shards/, and where there are any and they are asked for heldout/, dropped/ and quarantine/."""
         with ExitStack() as stack:
-            outputs = {kind: _RowFile(self, stack, kind, self._output_suffix()) for kind in _KEPT_KINDS}
+            outputs: dict[str, _RowFile | ScatterFile] = {
+                kind: _RowFile(self, stack, kind, self._output_suffix()) for kind in _KEPT_KINDS
+            }
+            if self._output.shuffle is not None:
+                outputs["shards"] = self._scatter_file(stack, self._output.shuffle.seed)
             if self._output.dropped:
                 outputs["dropped"] = _RowFile(self, stack, "dropped", self._piece.suffix)
             outputs["quarantine"] = _RowFile(self, stack, "quarantine", self._piece.suffix)
@@ -313,7 +319,23 @@ class _PieceWriter:
                 self._pass_tables(outputs)
             for output in outputs.values():
                 output.close()
-            return {kind: output.entry() for kind, output in outputs.items() if output.n_rows}
+            written = {kind: file for kind, file in outputs.items() if isinstance(file, _RowFile)}
+            return {kind: output.entry() for kind, output in written.items() if output.n_rows}
+
+    def _scatter_file(self, stack: ExitStack, seed: int) -> ScatterFile:
+        draws = [np.empty(0, np.uint64)]
+        for refs, r in zip(self._call.segments, self._resolved, strict=True):
+            times = r.copies if self._output.copies == "repeat" else (r.copies > 0).astype(np.int64)
+            if times.any():
+                draws.append(shuffle_draws(self._context.bundle(refs.base).array("key"), times, seed))
+        return ScatterFile(
+            self._context,
+            stack,
+            self._call.record,
+            np.concatenate(draws),
+            self._output_suffix(),
+            self._piece.name,
+        )
 
     def _output_suffix(self) -> str:
         return self._piece.suffix if self._output.format == "same" else "." + self._output.format
@@ -323,7 +345,7 @@ class _PieceWriter:
         stem = self._call.stem if kind in _KEPT_KINDS else self._piece.stem
         return f"{self._call.generation}/{kind}/{stem}{suffix}"
 
-    def _pass_lines(self, outputs: dict[str, _RowFile]) -> None:
+    def _pass_lines(self, outputs: Mapping[str, _RowFile | ScatterFile]) -> None:
         for block in self._clock.laps("read", piece_lines(self._piece, self._context.job.read)):
             self._context.report(block.n_rows, block.n_bytes)
             segment, rows = block.segment, np.arange(block.first_row, block.first_row + block.n_rows)
@@ -350,7 +372,7 @@ class _PieceWriter:
         return np.flatnonzero(resolution.copies[rows])
 
     def _put_kept_lines(
-        self, out: _RowFile, segment: int, first_row: int, block: LineBlock, kept: np.ndarray
+        self, out: _RowFile | ScatterFile, segment: int, first_row: int, block: LineBlock, kept: np.ndarray
     ) -> None:
         """`kept` as `_chosen` gives it for the block's rows, the first of which is `first_row`."""
         if not len(kept):
@@ -471,7 +493,7 @@ class _PieceWriter:
         columns["_row"] = pa.array([line.decode() for line in lines], pa.large_string())
         return pa.table(columns)
 
-    def _pass_tables(self, outputs: dict[str, _RowFile]) -> None:
+    def _pass_tables(self, outputs: Mapping[str, _RowFile | ScatterFile]) -> None:
         sizes = [self._text_sizes(refs) for refs in self._call.segments]
         if self._piece.format == "parquet":
             for output in outputs.values():
@@ -513,7 +535,12 @@ class _PieceWriter:
                     yield segment, lo - int(starts[segment]), table.slice(lo - first_row, hi - lo)
 
     def _put_kept_table(
-        self, out: _RowFile, table: pa.Table, segment: int, rows: np.ndarray, n_bytes: np.ndarray
+        self,
+        out: _RowFile | ScatterFile,
+        table: pa.Table,
+        segment: int,
+        rows: np.ndarray,
+        n_bytes: np.ndarray,
     ) -> None:
         if not len(rows):
             return

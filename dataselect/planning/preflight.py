@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from dataselect.core.errors import BadShard, RecipeError
 from dataselect.core.names import nearest
-from dataselect.core.pieces import SUFFIXES, Shard, suffix_of
+from dataselect.core.pieces import SUFFIXES, Piece, Shard, suffix_of
 from dataselect.io.peek import column_names
 from dataselect.planning.recipe import InputSpec, OutputSpec
 
@@ -32,6 +32,17 @@ def check_columns(shards: Sequence[Shard], spec: InputSpec, output: OutputSpec) 
             raise RecipeError(
                 f"output.add: {shard.name} has a column '{twice}' already; name the stage's with `as:`"
             )
+
+
+def check_shuffled(pieces: Sequence[Piece], output: OutputSpec) -> None:
+    """RecipeError where the rows of these shards can't stand in one file."""
+    suffixes = {piece.suffix for piece in pieces}
+    tables = {piece.format != "jsonl" for piece in pieces}
+    if (output.format == "same" and len(suffixes) > 1) or (output.format == "parquet" and len(tables) > 1):
+        raise RecipeError(
+            f"output.shuffle: the shards are {', '.join(sorted(suffixes))}, whose rows can't stand in one "
+            "file as they came; set `output.format: jsonl.zst`, which takes any"
+        )
 
 
 def _first_columns(shards: Iterable[Shard], spec: InputSpec) -> tuple[Shard | None, list[str]]:

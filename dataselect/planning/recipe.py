@@ -115,6 +115,16 @@ class HoldoutSpec(BaseModel):
     seed: int = Field(0, ge=0, description="another seed holds out others")
 
 
+class ShuffleSpec(BaseModel):
+    """All kept rows in an order by hash, over shards of about equal size."""
+
+    model_config = _STRICT
+    seed: int = Field(0, ge=0, description="another seed is another order")
+    shards: int | None = Field(
+        None, ge=1, le=99_999, description="number of output shards; by default one for 256 MiB of rows"
+    )
+
+
 class OutputSpec(BaseModel):
     """What is written."""
 
@@ -132,6 +142,9 @@ class OutputSpec(BaseModel):
     copies: Literal["repeat", "column"] = Field(
         "repeat",
         description="a row that is chosen several times is written as often, or once with a field `copies`",
+    )
+    shuffle: ShuffleSpec | None = Field(
+        None, description="write the rows of all shards (and copies) in one random order"
     )
     holdout: HoldoutSpec | None = Field(None, description="keep a part of the documents apart, in heldout/")
 
