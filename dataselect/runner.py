@@ -299,6 +299,7 @@ def _job(recipe: Recipe, stages: Sequence[Stage], share: float) -> Job:
             out.copies,
             None if out.holdout is None else HoldoutCall(**out.holdout.model_dump()),
             None if out.shuffle is None else ShuffleCall(**out.shuffle.model_dump()),
+            tuple(out.phases),
         ),
         work=recipe.work,
         sample_share=share,
@@ -578,6 +579,7 @@ def _report(prepared: Prepared, walk: Walk, figures: Figures, outcome: Outcome) 
             key.removeprefix("rows_"): value for key, value in ledger.items() if key.startswith("rows_")
         },
         "quarantined": ledger["quarantined"],
+        "phases_of_training": ledger["phases"],
         "bad_shards": walk.bad_shards,
         "funnel": funnel,
         "field_misfits": walk.field_misfits(),

@@ -604,7 +604,8 @@ class Walk:
         parts = {"parameters": self._in.stage_fingerprints[i], "scores or rows that reach it": key}
         self._one(phase, phase, "reduce:select_rows", call, name, parts)
         self.model_artifacts[i] = name
-        self._set_barrier(i, name, ("keep", "copies") if stage.repeats() else ("keep",))
+        sections = ["keep"] + ["copies"] * stage.repeats() + ["columns"] * bool(stage.output_columns())
+        self._set_barrier(i, name, tuple(sections))
 
     def _input_artifacts(self, number: int, names: list[str]) -> list[Any]:
         """What decides these columns of a segment; base columns are in its `base`."""
@@ -686,6 +687,7 @@ class Walk:
         spec = [
             WRITE_VERSION, output.format, output.add, output.columns, output.dropped, output.copies,
             output.holdout and asdict(output.holdout), output.shuffle and asdict(output.shuffle),
+            output.phases,
         ]  # fmt: skip
         saving = [isinstance(stage, DedupStage) and stage.save_index for stage in self._in.stages]
         stages = list(zip(self._in.stage_fingerprints, self._decide, saving, strict=True))

@@ -72,7 +72,7 @@ def test_no_cluster_is_on_both_sides_and_every_row_is_counted(chained):
     assert len(train) + len(held) > N_CHAINS * 1.5, "similar neighbours of a dropped document were kept"
 
 
-def test_a_document_alone_would_leave_its_neighbour_on_the_other_side(chained, tmp_path):
+def test_a_document_alone_would_leave_its_neighbour_on_the_other_side(chained, tmp_path, serial):
     _, path, _ = chained
     dataselect.run(path, sets=[f"output.folder={tmp_path}/out", "output.holdout={fraction: 0.3}"])
     sides = [
@@ -81,7 +81,7 @@ def test_a_document_alone_would_leave_its_neighbour_on_the_other_side(chained, t
     assert sides[0] & sides[1]
 
 
-def test_the_split_is_the_same_for_any_cut_and_listed(chained, tmp_path, cli):
+def test_the_split_is_the_same_for_any_cut_and_listed(chained, tmp_path, cli, serial):
     folder, path, report = chained
     sets = [f"output.folder={tmp_path}/out", f"work={tmp_path}/work", "input.piece_bytes=4096"]
     cut = dataselect.run(path, workers=1, sets=[*sets, "input.batch_rows=7"])
@@ -96,7 +96,7 @@ def test_the_split_is_the_same_for_any_cut_and_listed(chained, tmp_path, cli):
 
 
 @pytest.mark.parametrize("form", ["same", "parquet"])
-def test_an_input_field_holds_out_whole_hosts_once(chained, tmp_path, form):
+def test_an_input_field_holds_out_whole_hosts_once(chained, tmp_path, form, serial):
     _, path, _ = chained
     stages = "stages=[{use: select, method: copies, keep: {docs: 720}, max_copies: 2}]"
     sets = [f"output.folder={tmp_path}/out", f"output.format={form}", "output.holdout.by=host", stages]

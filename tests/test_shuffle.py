@@ -127,6 +127,11 @@ def test_shards_of_several_kinds_need_a_format(shuffled, tmp_path):
             dataselect.run(shuffled[1], sets=[f"output.format={form}", f"output.folder={tmp_path}/out"])
 
 
+def test_an_index_of_the_texts_places_does_not_go_with_it(shuffled, tmp_path):
+    with pytest.raises(RecipeError, match=r"stages\[0\].save_index: .*output.shuffle"):
+        dataselect.run(shuffled[1], sets=["stages.0.save_index=true", f"output.folder={tmp_path}/out"])
+
+
 def test_tables_with_other_columns_are_named(tmp_path, serial):
     path = corpora.make_project(
         tmp_path,

@@ -72,6 +72,7 @@ class OutputCall:
     copies: str
     holdout: HoldoutCall | None = None
     shuffle: ShuffleCall | None = None
+    phases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

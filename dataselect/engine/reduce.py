@@ -121,7 +121,8 @@ class SelectCall:
 def select_rows(context: Context, call: SelectCall) -> Figures:
     """Find the threshold over all rows that reach the stage.
 
-    Sections keep/<number>, where rows may be repeated copies/<number>, and the model; meta: its tally.
+    Sections keep/<number>, where rows may be repeated copies/<number>, where copies are a column
+    columns/<number>, and the model; meta: its tally.
     """
     clock = Clock()
     stage = cast("SelectStage", context.stages[call.stage])
@@ -137,9 +138,13 @@ def select_rows(context: Context, call: SelectCall) -> Figures:
             chosen = stage.chosen(batch, model, state).astype(np.int64)
             if tally is not None:
                 tally.add(batch, chosen)
-            copies = np.zeros(call.segments[number].n_rows, np.uint16)
-            copies[pool.alive(number)] = chosen
-            writer.add_array(f"keep/{number}", pack(copies > 0))
+            alive, copies = pool.alive(number), np.zeros(call.segments[number].n_rows, np.uint16)
+            copies[alive] = chosen
+            columns = stage.output_columns()
+            writer.add_array(f"keep/{number}", pack(alive if columns else copies > 0))
+            if columns:
+                values = pa.array(copies.astype(np.int32), mask=~alive)
+                writer.add_table(f"columns/{number}", pa.table(dict.fromkeys(columns, values)))
             if stage.repeats():
                 writer.add_array(f"copies/{number}", copies)
         _add_arrays(writer, model)

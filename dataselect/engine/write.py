@@ -21,6 +21,7 @@ from dataselect.engine.holdout import held_out
 from dataselect.engine.inputs import SegmentRefs, edit_artifacts, row_digest, stage_table, text_column
 from dataselect.engine.job import Context, figures
 from dataselect.engine.old_files import write_side_files
+from dataselect.engine.phases import phase_totals, write_phases
 from dataselect.engine.resolve import (
     KEPT,
     QUARANTINED,
@@ -101,8 +102,9 @@ def write_piece(context: Context, call: WriteCall) -> dict[str, Any]:
         record["files"]["decisions"] = writer.write_decisions()
         clock.lap("decisions")
         record["files"] |= writer.write_rows()
-        written = [_times_written(context, r) for r in resolved]
-        record["files"] |= write_side_files(context, call, written, record["files"].get("shards"))
+        written, shard = [_times_written(context, r) for r in resolved], record["files"].get("shards")
+        record["files"] |= write_side_files(context, call, written, shard)
+        record["files"] |= dict(write_phases(context, call, written, shard))
         clock.lap("write")
         record["generation"] = call.generation
         with context.work.commit(record_name(call.record)) as file:
@@ -136,6 +138,7 @@ def _ledger(context: Context, call: WriteCall, resolved: list[Resolution]) -> di
         "rows_unsampled": int((ended == UNSAMPLED).sum()),
         "quarantined": dict(sorted(bad.items())),
         "stages": reduce(add_ledgers, (r.flow for r in resolved)),
+        "phases": phase_totals(context, call.segments, [_times_written(context, r) for r in resolved]),
         "row_digest": _row_digest(context, call, resolved),
     }
 

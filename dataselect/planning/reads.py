@@ -65,7 +65,7 @@ def plan_reads(stages: Sequence[Stage], given: frozenset[int]) -> list[ReadPlan]
             read.roles.append((i, "columns"))
             if after_dedup:
                 read.hoisted.append(i)
-        late = isinstance(stage, ColumnStage)
+        late = isinstance(stage, (ColumnStage, SelectStage))
         made_in |= dict.fromkeys(stage.output_columns(), None if late else reads[-1])
     return reads
 

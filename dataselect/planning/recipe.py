@@ -28,7 +28,7 @@ from dataselect.io.batch import TextSpec, id_path
 from dataselect.io.fields import check_apart
 from dataselect.io.store import is_file, without_scheme
 from dataselect.planning.fields import FieldUse
-from dataselect.stages.base import BASE_COLUMNS, ORDINAL, Stage, with_leaves
+from dataselect.stages.base import BASE_COLUMNS, ORDINAL, DedupStage, SelectStage, Stage, with_leaves
 
 RESERVED_COLUMNS = frozenset(
     {"shard", "part", "row", "id", "stage", "reason", "copies", "expected", "draw", "n_bytes", "n_words"}
@@ -145,6 +145,11 @@ class OutputSpec(BaseModel):
     )
     shuffle: ShuffleSpec | None = Field(
         None, description="write the rows of all shards (and copies) in one random order"
+    )
+    phases: list[str] = Field(
+        default_factory=list,
+        description="columns of selections (`select: {as: ...}`), each a phase of the training: phases/ says "
+        "which rows of shards/ it uses, and how often",
     )
     holdout: HoldoutSpec | None = Field(None, description="keep a part of the documents apart, in heldout/")
 
@@ -388,7 +393,30 @@ class _Checker:
             elif name in (cast("_Document", document)).output.columns:
                 self._mistake(f"output.columns.{name}", "already a column that output.add adds")
         self._check_holdout(document, known, fields)
+        self._check_phases(document, specs)
+        if document and document.output.shuffle:
+            for i, spec in specs:
+                if isinstance(spec.stage, DedupStage) and spec.stage.save_index:
+                    self._mistake(
+                        f"stages[{i}].save_index",
+                        "an index names the shards and rows of its texts, which output.shuffle moves; "
+                        "leave one of them out",
+                    )
         return list(fields.uses.values())
+
+    def _check_phases(self, document: _Document | None, specs: list[tuple[int, StageSpec]]) -> None:
+        selections = [spec.stage for _, spec in specs if isinstance(spec.stage, SelectStage)]
+        counted = [name for stage in selections for name in stage.output_columns()]
+        phases = document.output.phases if document else []
+        for name in phases:
+            if name not in counted:
+                self._mistake("output.phases", f"no `select` has `as: {name}`{_near(name, counted)}")
+        if len(set(phases)) < len(phases):
+            self._mistake("output.phases", f"a phase stands there twice, got {phases}")
+        if phases and document and document.output.shuffle:
+            self._mistake(
+                "output.phases", "they name shards and rows, which output.shuffle moves; leave one out"
+            )
 
     def _check_holdout(self, document: _Document | None, known: Mapping[str, str], fields: _Fields) -> None:
         """The column that says what is held out together: one that is there, or an input field."""

@@ -29,6 +29,9 @@ def render(report: dict[str, Any]) -> str:
     lines.append(f"rows in {counts['in']:,} = {kept}{unsampled}")
     if counts["written"] != counts["kept"]:
         lines.append(f"rows out {counts['written']:,}: kept rows as often as they were chosen")
+    for name, phase in report["phases_of_training"].items():
+        what = f"{phase['docs']:,} rows, {phase['copies']:,} with copies, {phase['n_words']:,} words"
+        lines.append(f"phase {name}: {what}")
     if counts.get("heldout"):
         lines.append(f"rows held out {counts['heldout']:,}: kept, but in heldout/")
     lines += [f"bad shard: {message}" for message in report["bad_shards"].values()]

@@ -17,9 +17,9 @@ def selection_lines(stage: dict[str, Any]) -> Iterator[str]:
         return
     unit, groups = selection["unit"].replace("fraction", "docs"), selection["groups"]
     if selection["per"] is not None or any(group["copies"] > group["kept"] for group in groups):
-        yield f"{stage['stage']}: {selection['method']}" + (
-            f" per {selection['per']}" if selection["per"] is not None else ""
-        )
+        phase = f", for the phase {selection['as']}" if selection["as"] else ""
+        per = f" per {selection['per']}" if selection["per"] is not None else ""
+        yield f"{stage['stage']}: {selection['method']}{per}{phase}"
         yield from _table(unit, groups)
     lacking = selection["lacking"]
     if lacking:

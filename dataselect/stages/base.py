@@ -608,7 +608,10 @@ class Tally:
 
 
 class SelectStage(Stage):
-    """Keeps rows, some of them more than once, by a model found over the whole pool."""
+    """Keeps rows, some of them more than once, by a model found over the whole pool.
+
+    One with an output column keeps all of them, and that column says how often each was chosen.
+    """
 
     fit: str = Field(
         "exact", description="exact, frozen (the threshold of the last published run), or a path"

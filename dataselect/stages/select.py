@@ -141,6 +141,12 @@ class Select(SelectStage):
         False, description="insist that a larger budget keeps all that a smaller one does, or refuse"
     )
     seed: int = Field(0, ge=0, description="another seed is another draw")
+    as_: str | None = Field(
+        None,
+        alias="as",
+        description="drop nothing, and add a column of this name with the copies of each document: for "
+        "output.phases",
+    )
 
     # Parameters -------------------------------------------------------------------------------------------
 
@@ -246,7 +252,10 @@ class Select(SelectStage):
         return self.model_copy(update={"keep_": self.keep_.scaled(share)}) if self.keep_ else self
 
     def repeats(self) -> bool:
-        return self.method in ("copies", "tiers") and self.cap > 1
+        return self.as_ is None and self.method in ("copies", "tiers") and self.cap > 1
+
+    def output_columns(self) -> dict[str, str]:
+        return {self.as_: "int32"} if self.as_ else {}
 
     @property
     def cap(self) -> int:

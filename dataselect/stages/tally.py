@@ -43,7 +43,12 @@ class SelectTally(Tally):
         groups = [self._group(i, name) for i, name in enumerate(names) if name is not None or self._unknown]
         total = int(self._model["budget"][0]) if "budget" in self._model else None
         lacking = None if total is None else total - int(self._model["quota"].sum())
-        names_and_sums = {"method": self._stage.method, "per": self._stage.per, "unit": unit}
+        names_and_sums = {
+            "as": self._stage.as_,
+            "method": self._stage.method,
+            "per": self._stage.per,
+            "unit": unit,
+        }
         return names_and_sums | {"budget": total, "lacking": lacking, "groups": groups}
 
     @property
