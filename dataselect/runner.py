@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import functools
+import json
 import os
 import shutil
 import time
@@ -386,8 +387,6 @@ def _fitted_bundle(recipe: Recipe, i: int, source: Store, name: str) -> Bundle:
 
 def _file_digest(work: Store, path: str, *, rehash: bool) -> str:
     """xxh3_128 of a file, remembered by path, size and time; `rehash` reads it whatever is remembered."""
-    import json
-
     source = store_at(path.rpartition("/")[0] or "/")
     entry = source.stat(path.rpartition("/")[2])
     if entry is None:
@@ -640,12 +639,48 @@ def _plan_report(prepared: Prepared, walk: Walk) -> dict[str, Any]:
         "shards": sum(len(state.piece.shards) for state in walk.pieces),
         "input_bytes": sum(state.piece.n_bytes for state in walk.pieces),
         "reads": reads,
+        "selections": _forecasts(prepared, walk),
         "checked_shards": walk.n_checked,
         "tasks": counts,
         "decisions": prepared.decisions.as_json(),
         "scratch_bytes": _scratch_bytes(prepared, walk),
         "free_bytes": free,
     }
+
+
+def _forecasts(prepared: Prepared, walk: Walk) -> list[dict[str, Any]]:
+    """What every selection keeps: of this very run, or by what the last published one found, or unknown."""
+    out = []
+    last = _last_funnel(prepared.output)
+    n_bytes = sum(state.piece.text_bytes for state in walk.pieces)
+    for i, stage in enumerate(prepared.inputs.stages):
+        if not isinstance(stage, SelectStage):
+            continue
+        name = f"{i}:{stage.use}"
+        entry: dict[str, Any] = {"stage": name, "known": "after the run"}
+        if i in walk.model_artifacts and i not in prepared.inputs.given_models:
+            entry |= {"known": "exactly", **_selection(prepared, walk, i)}
+        elif i < len(last) and last[i]["stage"] == stage.use and last[i].get("selection", {}).get("groups"):
+            try:
+                found = stage.forecast(last[i]["selection"])
+                entry |= {"known": "by the last run", "selection": found} if found else {}
+            except DataselectError as error:
+                entry |= {"known": "by the last run", "error": str(error)}
+        if len(entry) == 2:
+            entry |= {"estimate": stage.estimate(n_bytes)}
+        out.append(entry)
+    return out
+
+
+def _last_funnel(output: Store) -> list[dict[str, Any]]:
+    """The funnel of the last published run; empty where there is none."""
+    live = read_manifest(output)
+    if live is None:
+        return []
+    try:
+        return list(json.loads(output.read(f"{live['generation']}/report.json"))["funnel"])
+    except (OSError, ValueError, KeyError):
+        return []
 
 
 def _reads(inputs: Inputs) -> list[dict[str, Any]]:

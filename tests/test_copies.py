@@ -11,6 +11,7 @@ import pytest
 
 import dataselect
 from dataselect.core.errors import DataselectError, RecipeError
+from dataselect.report import planview
 from dataselect.report.funnel import render
 
 SCORE = {"use": "length_filter", "min_chars": 0, "as": "n_chars"}
@@ -146,6 +147,37 @@ def test_a_mixture_by_a_column_of_texts(tmp_path):
     assert all(
         row["expected"] == pytest.approx(groups[row["kind"] or ""]["epochs"], rel=0.15) for row in decided
     )
+
+
+def test_a_plan_says_epochs_exactly_by_the_last_run_or_about(tmp_path, serial):
+    mixture = {"weights": {"medical": 3, "short": 1, "none": 1}}
+    stage = {"use": "select", "method": "copies", "per": "kind", "mixture": mixture, "keep": {"words": 15000}}
+    path = project(tmp_path, [KIND, stage])
+    first = dataselect.plan(path)
+    estimate = first["selections"][0]["estimate"]
+    report = dataselect.run(path)
+    truth = sum(group["supply"] for group in report["funnel"][-1]["selection"]["groups"])
+    assert estimate["budget"] == 15000
+    assert truth / 3 < estimate["about"] < truth * 6
+    assert "known after the run" in planview.render(first)
+
+    exact = dataselect.plan(path)["selections"][0]
+    assert (exact["known"], exact["selection"]) == ("exactly", report["funnel"][-1]["selection"])
+
+    more = [f"stages.1.keep.words={n}" for n in (30000,)]
+    told = dataselect.plan(path, sets=more)
+    forecast, truth = told["selections"][0], dataselect.run(path, sets=more)["funnel"][-1]["selection"]
+    assert forecast["known"] == "by the last run"
+    for key in ("budget", "lacking", "per", "unit"):
+        assert forecast["selection"][key] == truth[key]
+    for group, true in zip(forecast["selection"]["groups"], truth["groups"], strict=True):
+        for key in ("name", "docs", "supply", "asked", "quota"):
+            assert group[key] == true[key]
+        assert group["epochs"] == pytest.approx(true["epochs"], rel=0.05, abs=0.05)
+        assert group["effective"] == pytest.approx(true["effective"], rel=0.05, abs=100)
+    assert f"words short of {truth['budget']:,}" in planview.render(told)
+    short = dataselect.plan(path, sets=["stages.1.keep.words=90000", "stages.1.short=error"])
+    assert "too little to keep" in planview.render(short)
 
 
 def test_what_is_short_is_said_or_stops_the_run(tmp_path):

@@ -10,13 +10,17 @@ from dataselect.report.cells import table
 _MOST_LISTED = 20
 
 
-def selection_lines(stage: dict[str, Any]) -> Iterator[str]:
-    """Lines for people about one entry of the funnel; none where there is nothing to say."""
+def selection_lines(stage: dict[str, Any], *, always: bool = False) -> Iterator[str]:
+    """Lines for people about one entry of the funnel; none where there is nothing to say.
+
+    always: a table also where there are no groups and no copies.
+    """
     selection = stage.get("selection")
     if not selection or "groups" not in selection:
         return
     unit, groups = selection["unit"].replace("fraction", "docs"), selection["groups"]
-    if selection["per"] is not None or any(group["copies"] > group["kept"] for group in groups):
+    repeated = any((group["copies"] or 0) > (group["kept"] or 0) for group in groups)
+    if always or selection["per"] is not None or repeated:
         phase = f", for the phase {selection['as']}" if selection["as"] else ""
         per = f" per {selection['per']}" if selection["per"] is not None else ""
         yield f"{stage['stage']}: {selection['method']}{per}{phase}"

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
+
+from dataselect.report.mixture import selection_lines
 
 
 def render(plan: dict[str, Any]) -> str:
@@ -28,6 +31,10 @@ def render(plan: dict[str, Any]) -> str:
             lines.append(
                 f"     early, also on rows that a stage before it drops: {', '.join(read['hoisted'])}"
             )
+    if plan["selections"]:
+        lines += ["", "selections"]
+    for selection in plan["selections"]:
+        lines += [f"  {line}" for line in _selection(selection)]
     lines += ["", "tasks"]
     groups = Counter(
         (d["phase"], d["verdict"], d["reason"]) for d in plan["decisions"] if d["verdict"] != "waits"
@@ -43,3 +50,13 @@ def render(plan: dict[str, Any]) -> str:
     if plan["free_bytes"] is not None and plan["scratch_bytes"] > plan["free_bytes"]:
         lines.append("the work folder's disk is too small; name another with `work:`")
     return "\n".join(lines)
+
+
+def _selection(entry: dict[str, Any]) -> Iterator[str]:
+    """What a selection will keep of every group, as far as that is known."""
+    yield f"{entry['stage']}: known {entry['known']}" + (f": {entry['error']}" if "error" in entry else "")
+    if entry.get("estimate"):
+        unit, budget, about = (entry["estimate"][key] for key in ("unit", "budget", "about"))
+        yield f"  asks for {budget:,} {unit}; the input has about {about:,}, before anything is dropped"
+    if entry.get("selection"):
+        yield from selection_lines(entry, always=True)

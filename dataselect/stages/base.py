@@ -644,6 +644,14 @@ class SelectStage(Stage):
         """float64[n]: the random draws of these draw keys, for `decisions/`; None where there are none."""
         return None
 
+    def forecast(self, last: Mapping[str, Any]) -> dict[str, Any] | None:
+        """What its report will say, by an earlier run's over about the same pool; None where it can't."""
+        return None
+
+    def estimate(self, n_bytes: int) -> dict[str, Any] | None:
+        """unit, budget, and about how much of it n_bytes of text hold; None where there is no budget."""
+        return None
+
     def scaled(self, share: float) -> SelectStage:
         """The same stage for a sample of `share` of the corpus: absolute budgets shrink with it."""
         return self

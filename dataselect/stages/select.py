@@ -28,6 +28,7 @@ from dataselect.stages.base import NUMBER, STRING, Model, Pool, PoolBatch, Selec
 from dataselect.stages.budget import Keep, Mixture, Overshoot, Shares, Short, Tier, Tokens, share_of
 from dataselect.stages.draws import uniform_draws
 from dataselect.stages.groups import Groups, Survey
+from dataselect.stages.quotas import effective
 from dataselect.stages.radix import ALL, Ranked, ordered, running_sums
 from dataselect.stages.tally import SelectTally
 
@@ -44,6 +45,8 @@ _NEEDS_NO_BUDGET: JsonDict = {
 }
 _PREFIXES = frozenset({"top_k", "uniform", "resample", "quantile"})
 _FIXED = 2.0**24
+_USUAL_BYTES = {"docs": 2000, "bytes": 1, "chars": 1, "words": 6, "tokens": 6}
+"""Of text, about, for one document, byte, code point or word; for estimates."""
 _ONLY_FOR: dict[str, frozenset[str]] = {
     "threshold": frozenset({"threshold"}),
     "alpha": frozenset({"lomax"}),
@@ -357,6 +360,38 @@ class Select(SelectStage):
         as_arrays = {"asked": asked, "quota": quotas, "budget": [total], "supply": there}
         return {name: np.array(values, np.int64) for name, values in as_arrays.items()}
 
+    def forecast(self, last: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Quotas from what every group had in an earlier run, copies spread evenly.
+
+        DataselectError where that is short and `short: error`.
+        """
+        unit = self.keep_.unit if self.keep_ else "docs"
+        if self.keep_ is None or (last["per"], last["unit"]) != (self.per, unit):
+            return None
+        there = {g["name"]: g for g in last["groups"] if g["name"] is not None and g["supply"] is not None}
+        named = (self.mixture.weights if isinstance(self.mixture, Shares) else None) or {}
+        groups = Groups(self.per, sorted({*there, *named}))
+        supply = np.array([there[n]["supply"] if n in there else 0 for n in groups.names], np.int64)
+        n_docs = np.array([there[n]["docs"] if n in there else 0 for n in groups.names], np.int64)
+        found = self._quotas(groups, n_docs, supply)
+        rows = zip(groups.names, n_docs, supply, found["asked"], found["quota"], strict=True)
+        return {
+            "as": self.as_,
+            "method": self.method,
+            "per": self.per,
+            "unit": unit,
+            "budget": int(found["budget"][0]),
+            "lacking": int(found["budget"][0] - found["quota"].sum()),
+            "groups": [_expected_of(name, *(int(n) for n in numbers)) for name, *numbers in rows],
+        }
+
+    def estimate(self, n_bytes: int) -> dict[str, Any] | None:
+        if self.keep_ is None or self.keep_.fraction is not None:
+            return None
+        unit = self.keep_.unit
+        about = n_bytes / _USUAL_BYTES[unit] * (self.tokens.per_word if unit == "tokens" else 1)
+        return {"unit": unit, "budget": self.keep_.budget(0), "about": round(about)}
+
     def _find_boundaries(
         self, pool: Pool, groups: Groups, n_docs: np.ndarray, supply: np.ndarray
     ) -> dict[str, np.ndarray]:
@@ -526,3 +561,11 @@ class _Remaining(Pool):
         state: dict[Any, Any] = {}
         for batch in self._pool.batches():
             yield batch.take(self._stage.chosen(batch, self._model, state) == 0)
+
+
+def _expected_of(name: str, docs: int, supply: int, asked: int, quota: int) -> dict[str, Any]:
+    """A group of a forecast, as `SelectTally` reports it; who is kept is not known yet."""
+    epochs = quota / supply if supply else 0.0
+    sizes = {"supply": supply, "asked": asked, "quota": quota, "size": quota, "unique": min(quota, supply)}
+    worth = {"epochs": epochs, "effective": round(effective(supply, epochs))}
+    return {"name": name, "docs": docs, "unusable": 0, "kept": None, "copies": None, **sizes, **worth}
