@@ -197,6 +197,23 @@ def test_two_of_four_have_the_inclusion_probabilities_of_plackett_and_luce():
     np.testing.assert_allclose(found, exact, atol=4 * np.sqrt(0.25 / N_TRIALS))
 
 
+def test_2400_seeds_draw_a_first_document_in_proportion_to_its_weight():
+    batch = next(iter(small_pool(np.log(WEIGHTS), random_keys(4)).batches()))
+    stages = (Select(by="x", method="resample", keep={"docs": 1}, seed=seed) for seed in range(2400))
+    picks = np.bincount([int(stage.rank_keys(batch).argmax()) for stage in stages], minlength=4)
+    assert chi_square(picks, 2400 * WEIGHTS / WEIGHTS.sum()) < CHI2_3_DF_1_IN_10000
+
+
+def test_three_ways_to_sample_without_replacement_are_one():
+    # Efraimidis and Spirakis: the k largest u^(1/w), the k smallest -ln(u)/w, and Gumbel top-k.
+    weights, keys = np.random.default_rng(5).gamma(0.5, size=300) + 1e-3, random_keys(300)
+    stage = Select(by="x", method="resample", weights="linear", keep={"docs": 60}, seed=9)
+    u = stage.draws(keys)
+    kept = np.flatnonzero(selected(stage, small_pool(weights, keys)))
+    assert set(kept) == set(np.argsort(-(u ** (1 / weights)), kind="stable")[:60])
+    assert set(kept) == set(np.argsort(-np.log(u) / weights, kind="stable")[:60])
+
+
 def test_log_weights_draw_the_same_as_their_weights(first_picks):
     logs = drawn(1, method="resample", values=np.log(WEIGHTS), weights="log")
     np.testing.assert_array_equal(logs, first_picks)

@@ -464,6 +464,12 @@ def test_a_larger_budget_keeps_all_that_a_smaller_one_does(params):
         ({"by": "x", "per": "g", "mixture": "unimax"}, "needs method copies"),
         ({"by": "x", "per": "g", "mixture": {"weights": {"a": 0}}}, "at least one above 0"),
         ({"by": "x", "per": "g", "mixture": {"weights": {"a": -1}}}, "greater than or equal to 0"),
+        ({"by": "x", "per": "g", "mixture": {"weights": {"a": np.inf}}}, "finite number"),
+        ({"by": "x", "per": "g", "mixture": {"weights": {"a": np.nan}}}, "finite number"),
+        ({"by": "x", "method": "resample", "temperature": np.nan}, "greater than 0|finite number"),
+        ({"by": "x", "keep": {"docs": -1}}, "greater than or equal to 0"),
+        ({"by": "x", "keep": {"fraction": np.nan}}, "finite number|less than or equal"),
+        ({"by": "x", "keep": {"fraction": 1.5}}, "less than or equal to 1"),
         ({"by": "x", "per": "g", "mixture": {"temperature": 0}}, "greater than 0"),
         ({"by": "x", "short": "redistribute"}, "nothing to redistribute"),
         ({"by": "x", "method": "quantile"}, "quantile takes a fraction"),
@@ -490,6 +496,19 @@ def test_what_is_no_weight_is_never_kept_and_is_counted(method):
         assert told(stage, TablePool({"x": given}))["groups"][""]["unusable"] == 3
         if method != "resample":
             assert not copies[3]
+
+
+@pytest.mark.parametrize("method", ["poisson", "systematic", "copies"])
+@pytest.mark.parametrize("short", ["take_all", "error"])
+def test_weights_of_zero_alone_are_short_of_everything(method, short):
+    pool = TablePool({"x": np.zeros(5)})
+    stage = Select(by="x", weights="linear", method=method, keep={"docs": 2}, short=short)
+    if short == "error":
+        with pytest.raises(DataselectError, match="there are 0 of 2"):
+            chosen(stage, pool)
+    else:
+        assert not chosen(stage, pool).any()
+        assert told(stage, pool)["lacking"] == 2
 
 
 @pytest.mark.parametrize("method", ["top_k", "uniform", "resample", "poisson", "systematic", "copies"])

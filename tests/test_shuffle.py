@@ -145,6 +145,28 @@ def test_tables_with_other_columns_are_named(tmp_path, serial):
         dataselect.run(path)
 
 
+def test_a_run_that_stops_while_it_gathers_goes_on_there(tmp_path, serial, monkeypatch):
+    output = {"format": "jsonl", "shuffle": {"shards": 3}}
+    path = corpora.make_project(tmp_path, [{"use": "exact_dedup"}], output=output)
+    gather = shuffle.gather_shard
+
+    def stops(context, call):
+        if call.number == 2:
+            raise DataselectError("the disk is full")
+        return gather(context, call)
+
+    monkeypatch.setattr(shuffle, "gather_shard", stops)
+    with pytest.raises(DataselectError, match="the disk is full"):
+        dataselect.run(path)
+    monkeypatch.setattr(shuffle, "gather_shard", gather)
+    phases = {p["phase"]: (p["run"], p["tasks"]) for p in dataselect.run(path)["phases"]}
+    assert "write" not in phases
+    assert phases["shuffle"] == (1, 3)
+    again = dataselect.run(path, sets=[f"output.folder={tmp_path}/other", f"work={tmp_path}/other-work"])
+    assert shards(tmp_path / "other") == shards(tmp_path / "out")
+    assert again["rows"]["written"] == len(ids(tmp_path / "out"))
+
+
 def test_nothing_kept_is_no_shard(tmp_path, serial):
     path = corpora.make_project(
         tmp_path,
