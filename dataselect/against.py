@@ -48,8 +48,12 @@ def old_parts(recipe: Recipe, number: int) -> tuple[OldPart, ...]:
                 f"{place}: {source} has no saved index, and shards lack '{min(made)}', which a stage adds; "
                 "name an index, or an output with `save_index: true`"
             )
-        pattern = entry if manifest is None else f"{glob.escape(entry)}/{manifest['generation']}/shards/**/*"
-        parts += _shards(pattern, source, recipe.input.piece_bytes, place)
+        patterns = [entry]
+        if manifest is not None:
+            kinds = ("shards", "heldout") if manifest["ledger"].get("rows_heldout") else ("shards",)
+            patterns = [f"{glob.escape(entry)}/{manifest['generation']}/{kind}/**/*" for kind in kinds]
+        for pattern in patterns:
+            parts += _shards(pattern, source, recipe.input.piece_bytes, place)
     return tuple(parts)
 
 
@@ -119,7 +123,7 @@ def index_files(folder: str, manifest: dict[str, Any]) -> dict[str, list[str]]:
         for kind, file in piece["files"].items():
             if kind.startswith(f"{INDEX}/"):
                 path = f"{folder.rstrip('/')}/{manifest['generation']}/{file['name']}"
-                found.setdefault(kind.removeprefix(f"{INDEX}/"), []).append(path)
+                found.setdefault(kind.removeprefix(f"{INDEX}/").partition("/")[0], []).append(path)
     return found
 
 

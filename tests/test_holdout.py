@@ -110,6 +110,17 @@ def test_an_input_field_holds_out_whole_hosts_once(chained, tmp_path, form, seri
     assert report["rows"]["written"] == len(train)
 
 
+@pytest.mark.parametrize("save_index", [True, False])
+def test_a_later_run_against_the_output_finds_held_out_documents_too(chained, tmp_path, save_index, serial):
+    folder, path, _ = chained
+    sets = [f"output.folder={tmp_path}/day1", f"stages.0.save_index={save_index}".lower()]
+    dataselect.run(path, sets=sets)
+    again = {"use": "minhash_dedup", "threshold": 0.7, "verify": "exact", "against": [f"{tmp_path}/day1"]}
+    sets = [f"output.folder={tmp_path}/day2", "output.holdout=null", f"stages={json.dumps([again])}"]
+    assert dataselect.run(path, sets=sets)["rows"]["kept"] == 0
+    assert ids_in(tmp_path / "day1", "heldout") == ids_in(folder / "out", "heldout")
+
+
 @pytest.mark.parametrize(
     "change, message",
     [

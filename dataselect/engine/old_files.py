@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -22,23 +23,31 @@ if TYPE_CHECKING:
 SUPERSEDED = "superseded"
 INDEX = "index"
 """Folders of a generation."""
+_OF_KIND = {"shards": "", "heldout": "/heldout"}
+"""What the index of a kind of shard adds to its stage's label."""
 
 
 def write_side_files(
-    context: Context, call: WriteCall, written: list[np.ndarray], shard: dict[str, Any] | None
+    context: Context, call: WriteCall, written: Mapping[str, list[np.ndarray]], shards: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Files by kind ('index/minhash_dedup.1', 'superseded').
+    """Files by kind ('index/minhash_dedup.1', the same of what is held out, 'superseded').
 
-    written: int64[n_rows] for every segment, how often each row is in the output shard; shard: its entry.
+    written: by kind ('shards', 'heldout') int64[n_rows] for every segment, how often each row is in the
+    output shard of that kind; shards: these shards' entries.
     """
-    files, alive = {}, [copies > 0 for copies in written]
+    files: dict[str, Any] = {}
     labels = stage_labels(context.stages)
     for stage, keys in call.index_keys:
-        docs = _indexed(context, call, stage, keys, written)
-        if docs is not None and shard is not None:
-            folder = f"{call.generation}/{INDEX}/{labels[stage]}/{call.piece.name}".rpartition("/")[0]
-            docs = replace(docs, texts=[(relative_to(folder, shard["name"]), shard["n_bytes"])])
-            files[f"{INDEX}/{labels[stage]}"] = _write_index(context, call, stage, labels[stage], docs)
+        for kind in (kind for kind in written if kind in shards):
+            docs = _indexed(context, call, stage, keys, written[kind])
+            if docs is not None:
+                label = labels[stage] + _OF_KIND[kind]
+                folder = f"{call.generation}/{INDEX}/{label}/{call.piece.name}".rpartition("/")[0]
+                texts = (relative_to(folder, shards[kind]["name"]), shards[kind]["n_bytes"])
+                files[f"{INDEX}/{label}"] = _write_index(
+                    context, call, stage, label, replace(docs, texts=[texts])
+                )
+    alive = [np.sum(parts, axis=0) > 0 for parts in zip(*written.values(), strict=True)]
     table = _superseded(context, call, alive)
     if table is not None and len(table):
         name = f"{call.generation}/{SUPERSEDED}/{call.piece.name}.parquet"

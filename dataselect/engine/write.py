@@ -103,7 +103,8 @@ def write_piece(context: Context, call: WriteCall) -> dict[str, Any]:
         clock.lap("decisions")
         record["files"] |= writer.write_rows()
         written, shard = [_times_written(context, r) for r in resolved], record["files"].get("shards")
-        record["files"] |= write_side_files(context, call, written, shard)
+        by_kind = {"shards": written, "heldout": [r.held.astype(np.int64) for r in resolved]}
+        record["files"] |= write_side_files(context, call, by_kind, record["files"])
         record["files"] |= dict(write_phases(context, call, written, shard))
         clock.lap("write")
         record["generation"] = call.generation
