@@ -83,7 +83,7 @@ def test_a_document_alone_would_leave_its_neighbour_on_the_other_side(chained, t
 
 def test_the_split_is_the_same_for_any_cut_and_listed(chained, tmp_path, cli, serial):
     folder, path, report = chained
-    sets = [f"output.folder={tmp_path}/out", f"work={tmp_path}/work", "input.piece_bytes=4096"]
+    sets = [f"output.folder={tmp_path}/out", f"work={tmp_path}/work", "input.piece_bytes=16384"]
     cut = dataselect.run(path, workers=1, sets=[*sets, "input.batch_rows=7"])
     assert (cut["row_digest"], cut["rows"]) == (report["row_digest"], report["rows"])
     assert sorted(ids_in(tmp_path / "out", "heldout")) == sorted(ids_in(folder / "out", "heldout"))

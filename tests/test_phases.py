@@ -81,7 +81,7 @@ def test_a_phase_is_what_its_selection_alone_would_keep(phased, tmp_path, serial
 @pytest.mark.parametrize("form", ["same", "parquet"])
 def test_manifests_hold_for_any_cut_format_and_beside_a_holdout(phased, tmp_path, form, serial):
     folder, path, _ = phased
-    sets = [f"output.folder={tmp_path}/out", f"work={tmp_path}/work", "input.piece_bytes=4096"]
+    sets = [f"output.folder={tmp_path}/out", f"work={tmp_path}/work", "input.piece_bytes=16384"]
     cut = [*sets, f"output.format={form}", "output.holdout={fraction: 0.2}"]
     dataselect.run(path, workers=1, sets=cut)
     held = {row["id"] for row in corpora.decisions(tmp_path / "out") if row["heldout"]}

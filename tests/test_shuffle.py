@@ -72,7 +72,7 @@ def test_the_bytes_are_the_same_for_any_cut_workers_and_buffers(shuffled, tmp_pa
     folder, path, report = shuffled
     for name in ("_RUN_BYTES", "_BLOCK_BYTES", "RANGE_BYTES"):
         monkeypatch.setattr(shuffle, name, 5000)
-    sets = [f"output.folder={tmp_path}/out", f"work={tmp_path}/work", "input.piece_bytes=4096"]
+    sets = [f"output.folder={tmp_path}/out", f"work={tmp_path}/work", "input.piece_bytes=16384"]
     cut = dataselect.run(path, workers=1, sets=[*sets, "input.batch_rows=7"])
     assert cut["digest"] == report["digest"]
     assert shards(tmp_path / "out") == shards(folder / "out")
