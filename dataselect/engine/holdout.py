@@ -21,7 +21,7 @@ def held_out(context: Context, refs: SegmentRefs, alive: np.ndarray) -> np.ndarr
         return held
     keys = np.array(context.bundle(refs.base).array("key")[alive])
     if spec.by is not None:
-        values = input_columns(context, refs, [spec.by], alive)[spec.by]
+        values = input_columns(context, refs, [spec.by], alive, len(context.stages))[spec.by]
         named = np.flatnonzero(values.is_valid().to_numpy(zero_copy_only=False))
         keys[named] = _hashes(values.take(pa.array(named)))
     held[alive] = uniform_draws(keys, spec.seed, "holdout") < spec.fraction

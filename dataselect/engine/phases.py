@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from dataselect.engine.inputs import SegmentRefs, input_columns
+from dataselect.engine.inputs import SegmentRefs, input_columns, text_column
 from dataselect.engine.job import Context
 from dataselect.io.writers import HashingFile, TableWriter
 
@@ -25,7 +25,7 @@ def phase_copies(context: Context, refs: SegmentRefs, written: np.ndarray) -> di
     written: int64[n_rows], how often each row is there.
     """
     everything = np.ones(refs.n_rows, bool)
-    columns = input_columns(context, refs, context.job.output.phases, everything)
+    columns = input_columns(context, refs, context.job.output.phases, everything, len(context.stages))
     return {name: values.fill_null(0).to_numpy() * (written > 0) for name, values in columns.items()}
 
 
@@ -37,13 +37,15 @@ def phase_totals(
         name: {"docs": 0, "copies": 0, "n_bytes": 0, "n_words": 0} for name in context.job.output.phases
     }
     for refs, times in zip(segments, written, strict=True):
-        base = context.bundle(refs.base)
+        sizes = {
+            size: text_column(context, refs, size, len(context.stages)) for size in ("n_bytes", "n_words")
+        }
         for name, copies in phase_copies(context, refs, times).items():
             total = totals[name]
             total["docs"] += int((copies > 0).sum())
             total["copies"] += int(copies.sum())
-            for size in ("n_bytes", "n_words"):
-                total[size] += int((base.array(size) * copies).sum()) if size in base else 0
+            for size, values in sizes.items():
+                total[size] += int((values * copies).sum(dtype=np.int64))
     return totals
 
 
