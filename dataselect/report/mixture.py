@@ -15,7 +15,7 @@ def selection_lines(stage: dict[str, Any]) -> Iterator[str]:
     selection = stage.get("selection")
     if not selection or "groups" not in selection:
         return
-    unit, groups = selection["unit"].replace("fraction", "docs"), selection["groups"]
+    unit, groups = selection["unit"], selection["groups"]
     if selection["per"] is not None or any(group["copies"] > group["kept"] for group in groups):
         yield f"{stage['stage']}: {selection['method']}" + (
             f" per {selection['per']}" if selection["per"] is not None else ""
