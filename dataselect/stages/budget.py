@@ -133,7 +133,12 @@ def sizes(unit: Size, batch: PoolBatch, tokens: Tokens, chars: str) -> tuple[np.
 
 
 def share_out(
-    keep: Keep, names: Sequence[str], reaching: Sequence[int], supply: Sequence[int], cap: int, mixture: Mixture
+    keep: Keep,
+    names: Sequence[str],
+    reaching: Sequence[int],
+    supply: Sequence[int],
+    cap: int,
+    mixture: Mixture,
 ) -> list[int]:
     """Quota of every group in units of `keep`, before supply is looked at (but by those that fill it up).
 

@@ -22,4 +22,6 @@ class Language(FastTextLabel):
     model: ModelPath = Field(description="fastText language model, such as lid.176.ftz (fasttext.cc)")
     only: list[str] | None = Field(None, description="drop documents in another language")
     min: float | None = Field(None, description="drop documents whose language is less probable")
-    as_: str = Field("lang", alias="as", description="name of the language's column; `<as>_score` is the other")
+    as_: str = Field(
+        "lang", alias="as", description="name of the language's column; `<as>_score` is the other"
+    )
