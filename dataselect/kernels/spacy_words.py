@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from dataselect.kernels.padded import span_hash
-from dataselect.kernels.primitives import helper
+from dataselect.kernels.primitives import Word, helper
 from dataselect.kernels.signal_tables import (
     ALPHA,
     ALPHA_LOWER,
@@ -47,14 +47,25 @@ def flags_at(code_point: int, classes: Any) -> Any:
 
 
 @helper
+def may_be_special(text: Any, start: int, end: int, specials: Any) -> bool:
+    """Whether a special case of this length begins and ends like these bytes: one word in six."""
+    if end - start > LONGEST_SPECIAL or end <= start:
+        return False
+    lengths = specials[2][np.int64(text[start])] & specials[2][256 + np.int64(text[end - 1])]
+    return np.int64(lengths) >> (end - start) & 1 != 0
+
+
+@helper
 def special_at(text: Any, start: int, end: int, specials: Any) -> Any:
     """Value of the special case that these bytes are, or 0."""
-    if end - start > LONGEST_SPECIAL or end <= start:
+    if not may_be_special(text, start, end, specials):
         return np.int64(0)
-    lengths = specials[2][np.int64(text[start])] & specials[2][256 + np.int64(text[end - 1])]
-    if not np.int64(lengths) >> (end - start) & 1:  # five of six words end here
-        return np.int64(0)
-    key = span_hash(text, start, end - start)
+    return special_of(span_hash(text, start, end - start), specials)
+
+
+@helper
+def special_of(key: Word, specials: Any) -> Any:
+    """Value of the special case with this hash, or 0."""
     slot = np.int64(key & np.uint64(4095))
     while specials[0][slot] != 0:
         if specials[0][slot] == key:

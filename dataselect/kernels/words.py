@@ -39,8 +39,8 @@ from dataselect.kernels.layout import (
     WORD_CHARS,
     WORDPUNCT,
 )
-from dataselect.kernels.padded import decode_valid, next_set, next_unset, span_hash
-from dataselect.kernels.primitives import Word, helper
+from dataselect.kernels.padded import decode_valid, next_set, set_bit, set_from, span_hash
+from dataselect.kernels.primitives import BLOCK, Word, helper, low_bits, range_mask, trailing_zeros
 from dataselect.kernels.signal_tables import (
     ALNUM,
     ALPHABETIC,
@@ -68,8 +68,8 @@ from dataselect.kernels.signal_tables import (
     WORD,
     WORD_BREAK_SHIFT,
 )
-from dataselect.kernels.spacy_words import flags_at, special_at, split_spacy
-from dataselect.kernels.tokens import encode
+from dataselect.kernels.spacy_words import flags_at, may_be_special, special_of, split_spacy
+from dataselect.kernels.tokens import ONE, encode
 
 CHUNK_BYTES = 16_384
 SHORT_BYTES = 64
@@ -91,6 +91,7 @@ HAS_WORD = 1 << 20
 r"""A character is `\w`."""
 HAS_ASCII_LETTER = 1 << 21
 STOP_SHIFT = 24
+TOP = np.uint64(63)
 
 
 @helper
@@ -295,7 +296,7 @@ def chunk_stop(text: Any, start: int, end: int) -> int:
 
 @njit(inline="always")
 def read_letters(
-    text: Any, start: int, end: int, n_letters: int, kind: int, tables: Any, recent: Any, n: int
+    text: Any, start: int, end: int, n_letters: int, kind: int, marks: Any, tables: Any, recent: Any, n: int
 ) -> int:
     """A chunk of ASCII letters, or with one more character, the usual ones: words appended, or -1 if it is
     not.
@@ -303,9 +304,12 @@ def read_letters(
     hashes, infos = recent
     if kind != SPACY and (kind != UNISEG or start + n_letters < end):
         return -1
-    if special_at(text, start, end, tables[1]):
-        return -1
     word_hash = span_hash(text, start, n_letters)
+    is_all = start + n_letters == end
+    if may_be_special(text, start, end, tables[1]) and special_of(
+        word_hash if is_all else span_hash(text, start, end - start), tables[1]
+    ):
+        return -1
     info = n_letters | HAS_ALPHA | HAS_WORD | HAS_ASCII_LETTER
     if kind == SPACY:
         info |= NOT_SYMBOL
@@ -313,10 +317,12 @@ def read_letters(
         info |= stop_number(word_hash, tables[3]) << STOP_SHIFT
     hashes[n] = word_hash
     infos[n] = info
-    if start + n_letters == end:
+    if is_all:
         return n + 1
     char = np.int64(text[end - 1])
-    if not ends_word(text, end, char, tables) or special_at(text, start, end - 1, tables[1]):
+    if not ends_word(text, end, char, tables):
+        return -1
+    if may_be_special(text, start, end - 1, tables[1]) and special_of(word_hash, tables[1]):
         return -1
     flags = flags_at(char, tables[0])
     info = 1
@@ -324,6 +330,7 @@ def read_letters(
         info |= NOT_SYMBOL
     if flags & SENTENCE_END:
         info |= ENDS_SENTENCE
+        set_bit(marks[0], end - 1)
     if flags & PUNCT:
         info |= IS_PUNCT
     if flags & WORD:
@@ -386,17 +393,44 @@ def add_words(recent: Any, n_recent: int, kind: int, words: Any) -> None:
 
 @helper
 def add_chunk(
-    text: Any, start: int, end: int, kind: int, tables: Any, scratch: Any, recent: Any, n: int
+    text: Any, start: int, end: int, kind: int, marks: Any, tables: Any, scratch: Any, recent: Any, n: int
 ) -> int:
     """Append the chunk's words to recent[n:]; returns the new n."""
     hashes, infos = recent
+    at, cuts = scratch[2], scratch[3]
     for k in range(split_chunk(text, start, end, kind, tables, scratch)):
         word_hash, info = read_word(text, k, kind, tables, scratch)
         if info:
             hashes[n] = word_hash
             infos[n] = info
             n += 1
+            if kind == SPACY:
+                first = np.int64(at[0] if k == 0 else at[cuts[k - 1]])
+                if info & ENDS_SENTENCE:
+                    set_bit(marks[0], first)
+                elif not info & IS_PUNCT:
+                    set_bit(marks[1], first)
     return n
+
+
+@helper
+def begin_marks(text: Any, n_bytes: int, bits: Any, marks: Any) -> None:
+    """Marks before any chunk is read: white space but for single spaces, and chunks that begin with a letter.
+
+    marks: bit i of marks[0]: a token that ends a sentence starts at byte i; of marks[1]: byte i is in a
+    token that begins another sentence after it, which is any but punctuation.
+    """
+    spaces, letters = bits
+    before = ONE
+    following = spaces[0] & low_bits(n_bytes)
+    for b in range((n_bytes >> 6) + 1):
+        space = following
+        following = spaces[b + 1] & low_bits(max(n_bytes - (b + 1) * BLOCK, 0))
+        after_space = space << ONE | before
+        single = range_mask(text, b * BLOCK, 0, 32, 0) & ~after_space & ~(space >> ONE | following << TOP)
+        marks[0][b] = 0
+        marks[1][b] = (space & ~single) | (letters[b] & after_space)
+        before = space >> TOP
 
 
 @helper
@@ -405,6 +439,7 @@ def read_words(
     n_bytes: int,
     kind: int,
     bits: Any,
+    marks: Any,
     tables: Any,
     scratch: Any,
     recent: Any,
@@ -414,7 +449,8 @@ def read_words(
 
     hashes[i] is word i's, which ends after ends[i + 1] code points of words (ends[0] = 0), for the first
     n_kept words; of SPLIT lengths[k] words have k code points (255: or more); counts are of all words.
-    bits: white space, ASCII letters. recent: hashes uint64, infos int32, for RECENT_WORDS + CHUNK_BYTES.
+    bits: white space, ASCII letters. marks: of SPACY, see begin_marks. recent: hashes uint64, infos int32,
+    for RECENT_WORDS + CHUNK_BYTES.
     """
     spaces, letters = bits
     ends, lengths, counts = words[1], words[2], words[3]
@@ -423,82 +459,70 @@ def read_words(
     for k in range(N_WORD_COUNTS):
         counts[k] = 0
     ends[0] = 0
-    n = np.int64(0)
-    start = next_unset(spaces, n, n_bytes)
-    while start < n_bytes:
-        end = next_set(spaces, start, n_bytes)
-        n_letters = next_unset(letters, start, end) - start
-        n_after = np.int64(-1)
-        if start + n_letters + 1 >= end and n_letters and end - start <= SHORT_BYTES:
-            n_after = read_letters(text, start, end, n_letters, kind, tables, recent, n)
-        if n_after >= 0:
-            n = n_after
-        else:
-            while start < end:
-                stop = chunk_stop(text, start, end)
-                n = add_chunk(text, start, stop, kind, tables, scratch, recent, n)
-                if n >= RECENT_WORDS:
-                    add_words(recent, n, kind, words)
-                    n = 0
-                start = stop
-        if n >= RECENT_WORDS:
-            add_words(recent, n, kind, words)
-            n = 0
-        start = next_unset(spaces, end, n_bytes)
+    if kind == SPACY:
+        begin_marks(text, n_bytes, bits, marks)
+    n = start = np.int64(0)
+    before, is_inside = ONE, False
+    for b in range((n_bytes >> 6) + 1):
+        space = spaces[b]
+        edges = space ^ (space << ONE | before)
+        before = space >> TOP
+        while edges:
+            position = b * BLOCK + trailing_zeros(edges)
+            edges &= edges - ONE
+            is_inside = not is_inside
+            if is_inside:
+                start = position
+                continue
+            n = read_chunk(text, start, position, letters, kind, marks, tables, scratch, recent, words, n)
     add_words(recent, n, kind, words)
 
 
 @helper
-def ends_plainly(text: Any, start: int, end: int, letters: Any, tables: Any) -> int:
-    """What the sentencizer sees of a chunk: 0 words only, 1 words and punctuation, 2 and an end, -1 not
-    known.
-    """
-    n_letters = next_unset(letters, start, end) - start
-    if start + n_letters == end:
-        return 0
-    if start + n_letters + 1 < end or n_letters == 0:
-        return -1
-    char = np.int64(text[end - 1])
-    if not ends_word(text, end, char, tables) or special_at(text, start, end, tables[1]):
-        return -1
-    flags = flags_at(char, tables[0])
-    if flags & SENTENCE_END:
-        return 2
-    return 1 if flags & PUNCT else -1
+def read_chunk(
+    text: Any,
+    start: int,
+    end: int,
+    letters: Any,
+    kind: int,
+    marks: Any,
+    tables: Any,
+    scratch: Any,
+    recent: Any,
+    words: Any,
+    n: int,
+) -> int:
+    """Append the words of text[start:end] to recent[n:], and move them to `words` where they are many."""
+    n_letters = set_from(letters, start)
+    n_after = np.int64(-1)
+    if start + n_letters + 1 >= end and n_letters and end - start <= SHORT_BYTES:
+        n_after = read_letters(text, start, end, n_letters, kind, marks, tables, recent, n)
+    if n_after >= 0:
+        n = n_after
+        start = end
+    while start < end:
+        stop = chunk_stop(text, start, end)
+        n = add_chunk(text, start, stop, kind, marks, tables, scratch, recent, n)
+        if n >= RECENT_WORDS:
+            add_words(recent, n, kind, words)
+            n = np.int64(0)
+        start = stop
+    if n >= RECENT_WORDS:
+        add_words(recent, n, kind, words)
+        n = np.int64(0)
+    return n
 
 
 @helper
-def count_sentences(
-    text: Any, start: int, end: int, bits: Any, tables: Any, scratch: Any, recent: Any
-) -> int:
-    """Sentences of text[start:end] as spaCy's sentencizer finds them; at least 1, as datatrove counts."""
-    spaces, letters = bits
-    infos = recent[1]
+def count_sentences(start: int, end: int, marks: Any) -> int:
+    """Sentences of text[start:end], whose ends are no white space, as spaCy's sentencizer finds them.
+
+    At least 1, as datatrove counts.
+    """
     n = 1
-    seen_end = False
-    position = start
+    position = next_set(marks[0], start, end)
     while position < end:
-        chunk = next_unset(spaces, position, end)
-        # A token of white space: all but a single space, or but the first of several, after a word.
-        if chunk > position and (position == start or chunk - position > 1 or text[position] != 32):
-            n += seen_end
-            seen_end = False
-        position = next_set(spaces, chunk, end)
-        plain = ends_plainly(text, chunk, position, letters, tables) if chunk < position else 1
-        if plain >= 0:
-            if plain != 1 or chunk < position:
-                n += seen_end
-                seen_end = plain == 2
-            continue
-        while chunk < position:
-            stop = chunk_stop(text, chunk, position)
-            for k in range(
-                add_chunk(text, chunk, stop, np.int64(SPACY), tables, scratch, recent, np.int64(0))
-            ):
-                if infos[k] & ENDS_SENTENCE:
-                    seen_end = True
-                elif seen_end and not infos[k] & IS_PUNCT:
-                    n += 1
-                    seen_end = False
-            chunk = stop
+        position = next_set(marks[1], position, end)
+        n += position < end
+        position = next_set(marks[0], position, end)
     return n
