@@ -448,7 +448,7 @@ def count_c4(
             out[N_CURLY_LINES] += signs & CURLY != 0
             if cleaned:
                 space_bits(other, n_left, is_ascii, other_bits[0])
-                letter_bits(other, n_left, other_bits[1])
+                letter_bits(other, n_left, other_bits[1], other_bits[2])
                 read_words(
                     other, n_left, np.int64(SPACY), other_bits, other_marks, tables, scratch, recent, words
                 )

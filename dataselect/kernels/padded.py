@@ -128,10 +128,11 @@ def space_bits(text: Any, n_bytes: int, is_ascii: bool, bits: Any) -> None:
 
 
 @helper
-def letter_bits(text: Any, n_bytes: int, bits: Any) -> None:
-    """Bit i of bits[b]: whether byte 64 b + i is an ASCII letter."""
+def letter_bits(text: Any, n_bytes: int, letters: Any, alnums: Any) -> None:
+    """Bit i of letters[b]: whether byte 64 b + i is an ASCII letter; of alnums[b]: or a digit."""
     for b in range((n_bytes >> 6) + 1):
-        bits[b] = range_mask(text, b * BLOCK, 32, 97, 25)
+        letters[b] = range_mask(text, b * BLOCK, 32, 97, 25)
+        alnums[b] = letters[b] | range_mask(text, b * BLOCK, 0, 48, 9)
 
 
 @helper
@@ -167,11 +168,10 @@ def break_bits(text: Any, n_bytes: int, is_ascii: bool, bits: Any) -> None:
 
 
 @helper
-def set_from(bits: Any, i: int) -> int:
-    """How many bits in a row are set from `i` on: 0 to 64. One more block of bits must be there."""
+def bits_from(bits: Any, i: int) -> Word:
+    """64 bits from bit `i` on; one more block must be there."""
     low, shift = bits[i >> 6] >> np.uint64(i & 63), np.uint64(63 - (i & 63))
-    window = low | (bits[(i >> 6) + 1] << ONE) << shift
-    return trailing_zeros(~window) if window != ALL_BITS else np.int64(64)
+    return low | (bits[(i >> 6) + 1] << ONE) << shift
 
 
 @helper

@@ -99,6 +99,7 @@ from dataselect.kernels.signal_tables import (
     NUMERIC,
     PAGE_OF,
     PAGES,
+    SPECIAL_BITS,
     SPECIAL_KEYS,
     SPECIAL_LENGTHS,
     SPECIAL_VALUES,
@@ -238,9 +239,9 @@ _SIGNATURE = types.void(
     U8,
     types.int64,
     types.UniTuple(types.int64, 4),
-    types.Tuple((U8, U32, U64, I32, U64, U64, _BYTES, U8, I32, U8, U32, I32)),
+    types.Tuple((U8, U32, U64, I32, U64, U64, _BYTES, U8, I32, U8, U32, I32, U64)),
     types.UniTuple(_BYTES, 2),
-    types.UniTuple(_WORD, 9),
+    types.UniTuple(_WORD, 11),
     types.Tuple((_LONG, _INT, _INT, _INT, _INT)),
     types.Tuple((_WORD, _INT)),
     types.Tuple((_WORD, _LONG, _LONG, _LONG)),
@@ -285,19 +286,25 @@ def _document_counts(
     source, text = pointer_to(data), pointer_to(buffers[0])
     tables = (
         (pointer_to(arrays[0]), pointer_to(arrays[1])),  # character classes
-        (pointer_to(arrays[2]), pointer_to(arrays[3]), pointer_to(arrays[10])),  # special cases
+        (
+            pointer_to(arrays[2]),
+            pointer_to(arrays[3]),
+            pointer_to(arrays[10]),
+            pointer_to(arrays[12]),
+        ),  # special
         pointer_to(arrays[4]),  # units
         (pointer_to(arrays[5]), pointer_to(arrays[11])),  # stop words
         pointer_to(arrays[6]),
         (pointer_to(arrays[7]), pointer_to(arrays[8])),  # lower case
         pointer_to(arrays[9]),  # phrases
     )
-    spaces, letters, breaks = pointer_to(bits[0]), pointer_to(bits[1]), pointer_to(bits[2])
-    both, marks = (spaces, letters), (pointer_to(bits[3]), pointer_to(bits[4]))
+    both = pointer_to(bits[0]), pointer_to(bits[1]), pointer_to(bits[2])  # spaces, letters, alnums
+    marks, breaks = (pointer_to(bits[3]), pointer_to(bits[4])), pointer_to(bits[5])
+    spaces = both[0]
     spare = (
         pointer_to(buffers[1]),
-        (pointer_to(bits[5]), pointer_to(bits[6])),
-        (pointer_to(bits[7]), pointer_to(bits[8])),
+        (pointer_to(bits[6]), pointer_to(bits[7]), pointer_to(bits[8])),
+        (pointer_to(bits[9]), pointer_to(bits[10])),
     )
     recent = pointer_to(newest[0]), pointer_to(newest[1])
     scratch = (
@@ -321,7 +328,7 @@ def _document_counts(
         is_ascii = copy_document(source, offsets[doc], offsets[doc + 1], text)
         count_general(text, n_bytes, advance(row, GENERAL_AT))
         space_bits(text, n_bytes, is_ascii, spaces)
-        letter_bits(text, n_bytes, letters)
+        letter_bits(text, n_bytes, both[1], both[2])
         if wanted & CHARACTERS:
             count_characters(text, n_bytes, tables, advance(row, CHARACTERS_AT))
         if wanted & LINES:
@@ -449,9 +456,10 @@ def document_counts(
         PHRASES,
         SPECIAL_LENGTHS,
         STOP_NUMBERS,
+        SPECIAL_BITS,
     )
     spare_blocks = spare_bytes // BLOCK + 2
-    bits = tuple(np.empty(n, np.uint64) for n in 5 * (n_blocks,) + 4 * (spare_blocks,))
+    bits = tuple(np.empty(n, np.uint64) for n in 6 * (n_blocks,) + 5 * (spare_blocks,))
     n_recent = words.RECENT_WORDS + CHUNK_BYTES
     newest = np.empty(n_recent, np.uint64), np.empty(n_recent, np.int32)
     chunk = np.empty(CHUNK_BYTES + 2, np.int64), *(np.empty(CHUNK_BYTES + 2, np.int32) for _ in range(4))

@@ -18,7 +18,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from dataselect.kernels.layout import (
     N_ALPHA,
@@ -39,13 +38,14 @@ from dataselect.kernels.layout import (
     WORD_CHARS,
     WORDPUNCT,
 )
-from dataselect.kernels.padded import decode_valid, next_set, set_bit, set_from, span_hash
+from dataselect.kernels.padded import bits_from, decode_valid, next_set, set_bit, span_hash
 from dataselect.kernels.primitives import BLOCK, Word, helper, low_bits, range_mask, trailing_zeros
 from dataselect.kernels.signal_tables import (
     ALNUM,
     ALPHABETIC,
     ASCII_PUNCT,
     LOWER,
+    PREFIX,
     PUNCT,
     SENTENCE_END,
     SUFFIX,
@@ -68,7 +68,14 @@ from dataselect.kernels.signal_tables import (
     WORD,
     WORD_BREAK_SHIFT,
 )
-from dataselect.kernels.spacy_words import flags_at, may_be_special, special_of, split_spacy
+from dataselect.kernels.spacy_words import (
+    flags_at,
+    may_be_special,
+    may_be_special_hash,
+    special_at,
+    special_of,
+    split_spacy,
+)
 from dataselect.kernels.tokens import ONE, encode
 
 CHUNK_BYTES = 16_384
@@ -194,34 +201,27 @@ def normalize(n_chars: int, tables: Any, scratch: Any) -> tuple[Word, int]:
 def stop_number(word_hash: Word, stops: Any) -> int:
     """Place of the stop word with this hash, from 1, or 0."""
     slot = np.int64(word_hash & np.uint64(63))
-    while stops[0][slot] != 0:
-        if stops[0][slot] == word_hash:
-            return np.int64(stops[1][slot])
-        slot = (slot + 1) & 63
-    return np.int64(0)
+    return np.int64(stops[1][slot]) & -np.int64(stops[0][slot] == word_hash)
 
 
 @helper
 def word_info(kind: int, first: int, last: int, word_hash: Word, tables: Any, scratch: Any) -> Any:
     """int64 info of the word of characters first to last - 1."""
     flags, chars = scratch[0], scratch[1]
-    any_of, all_of, n_word, special = np.int64(0), np.int64(-1), 0, False
+    any_of, all_of, letters = np.int64(0), np.int64(-1), np.int64(0)
     for i in range(first, last):
         any_of |= flags[i]
         all_of &= flags[i]
-        n_word += (flags[i] & WORD) != 0
-        special |= chars[i] == 35 or chars[i] == 0x2026
-        lower = chars[i] | 32
-        if 97 <= lower <= 122:
-            any_of |= np.int64(1) << 40
+        letters |= flags[i] & -np.int64(chars[i] < 0x80)
+    letters &= ALPHABETIC
     info = np.int64(last - first)
     if any_of & ALPHABETIC:
         info |= HAS_ALPHA
     if any_of & WORD:
         info |= HAS_WORD
-    if any_of >> 40 & 1:
+    if letters:
         info |= HAS_ASCII_LETTER
-    if 2 <= last - first <= 4 and any_of >> 40 & 1:
+    if 2 <= last - first <= 4 and letters:
         info |= stop_number(word_hash, tables[3]) << STOP_SHIFT
     if kind == SPACY:
         if not all_of & SYMBOL:
@@ -231,11 +231,15 @@ def word_info(kind: int, first: int, last: int, word_hash: Word, tables: Any, sc
         if all_of & PUNCT:
             info |= IS_PUNCT
     elif kind == SPLIT:
+        n_word, special = 0, False
+        for i in range(first, last):
+            n_word += (flags[i] & WORD) != 0
+            special |= chars[i] == 35 or chars[i] == 0x2026
         if not special:
             info |= NOT_SYMBOL
         if 1 <= n_word <= 3:
             info |= IS_PUNCT
-        if 2 <= last - first <= 4 and any_of >> 40 & 1:
+        if 2 <= last - first <= 4 and letters:
             lowered, _ = normalize(last, tables, scratch)
             if stop_number(lowered, tables[3]) and not any_of & ASCII_PUNCT:
                 info |= ENDS_SENTENCE
@@ -294,57 +298,101 @@ def chunk_stop(text: Any, start: int, end: int) -> int:
     return stop
 
 
-@njit(inline="always")
-def read_letters(
-    text: Any, start: int, end: int, n_letters: int, kind: int, marks: Any, tables: Any, recent: Any, n: int
-) -> int:
-    """A chunk of ASCII letters, or with one more character, the usual ones: words appended, or -1 if it is
-    not.
-    """
-    hashes, infos = recent
-    if kind != SPACY and (kind != UNISEG or start + n_letters < end):
-        return -1
-    word_hash = span_hash(text, start, n_letters)
-    is_all = start + n_letters == end
-    if may_be_special(text, start, end, tables[1]) and special_of(
-        word_hash if is_all else span_hash(text, start, end - start), tables[1]
-    ):
-        return -1
-    info = n_letters | HAS_ALPHA | HAS_WORD | HAS_ASCII_LETTER
-    if kind == SPACY:
-        info |= NOT_SYMBOL
-    if 2 <= n_letters <= 4:
-        info |= stop_number(word_hash, tables[3]) << STOP_SHIFT
-    hashes[n] = word_hash
-    infos[n] = info
-    if is_all:
-        return n + 1
-    char = np.int64(text[end - 1])
-    if not ends_word(text, end, char, tables):
-        return -1
-    if may_be_special(text, start, end - 1, tables[1]) and special_of(word_hash, tables[1]):
-        return -1
-    flags = flags_at(char, tables[0])
+@helper
+def add_sign(text: Any, at: int, tables: Any, recent: Any, n: int) -> int:
+    """Append the ASCII character at `at`, no letter, as a word of SPACY; its flags."""
+    flags = flags_at(np.int64(text[at]), tables[0])
     info = 1
     if not flags & SYMBOL:
         info |= NOT_SYMBOL
     if flags & SENTENCE_END:
         info |= ENDS_SENTENCE
-        set_bit(marks[0], end - 1)
     if flags & PUNCT:
         info |= IS_PUNCT
     if flags & WORD:
         info |= HAS_WORD
-    hashes[n + 1] = span_hash(text, end - 1, np.int64(1))
-    infos[n + 1] = info
-    return n + 2
+    recent[0][n] = span_hash(text, at, np.int64(1))
+    recent[1][n] = info
+    return flags
 
 
 @helper
-def ends_word(text: Any, end: int, char: int, tables: Any) -> bool:
-    """Whether spaCy always splits this ASCII character off at the end, after a letter."""
+def is_special(text: Any, start: int, end: int, specials: Any) -> bool:
+    return special_at(text, start, end, specials) != 0
+
+
+@helper
+def read_plain(
+    text: Any, start: int, end: int, bits: Any, kind: int, marks: Any, tables: Any, recent: Any, n: int
+) -> int:
+    """Append the words of a chunk of ASCII letters and digits, with at most one sign before and after them.
+
+    Nine of ten chunks are such. -1 where it is another, or spaCy may split the letters or not the signs.
+    """
+    if kind != SPACY and kind != UNISEG:
+        return np.int64(-1)
+    first = start
+    run = bits_from(bits[2], first)
+    if not run & ONE and text[start] < 0x80 and kind == SPACY:
+        if end - start == 1:
+            flags = add_sign(text, start, tables, recent, n)
+            if flags & SENTENCE_END:
+                set_bit(marks[0], start)
+            elif not flags & PUNCT:
+                set_bit(marks[1], start)
+            return n + 1
+        if flags_at(np.int64(text[start]), tables[0]) & PREFIX:
+            first += 1
+            run = bits_from(bits[2], first)
+    n_bytes = trailing_zeros(~run)
+    last = first + n_bytes
+    if (
+        n_bytes == 0
+        or last + 1 < end
+        or (last < end and (kind != SPACY or not ends_word(text, last, tables)))
+    ):
+        return np.int64(-1)
+    letters = bits_from(bits[1], first) & low_bits(n_bytes)
+    if letters != low_bits(n_bytes) and letters >> np.uint64(n_bytes - 1):  # "5km", "3rd"
+        return np.int64(-1)
+    word_hash = span_hash(text, first, n_bytes)
+    if may_be_special(text, first, last, tables[1]) and special_of(word_hash, tables[1]):
+        return np.int64(-1)
+    if last < end and (is_special(text, first, end, tables[1])):
+        return np.int64(-1)
+    if first > start:
+        if is_special(text, start, last, tables[1]) or (
+            last < end and is_special(text, start, end, tables[1])
+        ):
+            return np.int64(-1)
+        if add_sign(text, start, tables, recent, n) & SENTENCE_END:
+            set_bit(marks[0], start)
+        set_bit(marks[1], first)
+        n += 1
+    info = n_bytes | HAS_WORD
+    if letters:
+        info |= HAS_ALPHA | HAS_ASCII_LETTER
+    if kind == SPACY:
+        info |= NOT_SYMBOL
+    if 2 <= n_bytes <= 4:
+        info |= stop_number(word_hash, tables[3]) << STOP_SHIFT
+    recent[0][n] = word_hash
+    recent[1][n] = info
+    n += 1
+    if last < end:
+        if add_sign(text, last, tables, recent, n) & SENTENCE_END:
+            set_bit(marks[0], last)
+        n += 1
+    return n
+
+
+@helper
+def ends_word(text: Any, at: int, tables: Any) -> bool:
+    """Whether spaCy always splits the character at `at` off at the end, after an ASCII letter or digit."""
+    char = np.int64(text[at])
     if char == 46:
-        return 97 <= text[end - 2] <= 122
+        before = text[at - 1]
+        return 97 <= before <= 122 or before < 58
     return char < 0x80 and (flags_at(char, tables[0]) & SUFFIX) != 0
 
 
@@ -415,12 +463,12 @@ def add_chunk(
 
 @helper
 def begin_marks(text: Any, n_bytes: int, bits: Any, marks: Any) -> None:
-    """Marks before any chunk is read: white space but for single spaces, and chunks that begin with a letter.
+    """Marks before any chunk is read: white space but for single spaces, and chunks that begin with an ASCII letter or digit.
 
     marks: bit i of marks[0]: a token that ends a sentence starts at byte i; of marks[1]: byte i is in a
     token that begins another sentence after it, which is any but punctuation.
     """
-    spaces, letters = bits
+    spaces, _, alnums = bits
     before = ONE
     following = spaces[0] & low_bits(n_bytes)
     for b in range((n_bytes >> 6) + 1):
@@ -429,7 +477,7 @@ def begin_marks(text: Any, n_bytes: int, bits: Any, marks: Any) -> None:
         after_space = space << ONE | before
         single = range_mask(text, b * BLOCK, 0, 32, 0) & ~after_space & ~(space >> ONE | following << TOP)
         marks[0][b] = 0
-        marks[1][b] = (space & ~single) | (letters[b] & after_space)
+        marks[1][b] = (space & ~single) | (alnums[b] & after_space)
         before = space >> TOP
 
 
@@ -449,10 +497,10 @@ def read_words(
 
     hashes[i] is word i's, which ends after ends[i + 1] code points of words (ends[0] = 0), for the first
     n_kept words; of SPLIT lengths[k] words have k code points (255: or more); counts are of all words.
-    bits: white space, ASCII letters. marks: of SPACY, see begin_marks. recent: hashes uint64, infos int32,
+    bits: white space, ASCII letters, those and digits. marks: of SPACY, see begin_marks. recent: hashes uint64, infos int32,
     for RECENT_WORDS + CHUNK_BYTES.
     """
-    spaces, letters = bits
+    spaces = bits[0]
     ends, lengths, counts = words[1], words[2], words[3]
     for k in range(256):
         lengths[k] = 0
@@ -461,6 +509,8 @@ def read_words(
     ends[0] = 0
     if kind == SPACY:
         begin_marks(text, n_bytes, bits, marks)
+    is_fast = kind == SPACY or kind == UNISEG
+    info = HAS_ALPHA | HAS_WORD | HAS_ASCII_LETTER | (NOT_SYMBOL if kind == SPACY else 0)
     n = start = np.int64(0)
     before, is_inside = ONE, False
     for b in range((n_bytes >> 6) + 1):
@@ -474,7 +524,18 @@ def read_words(
             if is_inside:
                 start = position
                 continue
-            n = read_chunk(text, start, position, letters, kind, marks, tables, scratch, recent, words, n)
+            n_letters = trailing_zeros(~bits_from(bits[1], start))
+            if is_fast and start + n_letters == position:  # seven chunks of ten
+                word_hash = span_hash(text, start, n_letters)
+                if not (may_be_special_hash(word_hash, tables[1]) and special_of(word_hash, tables[1])):
+                    recent[0][n] = word_hash
+                    recent[1][n] = n_letters | info | stop_number(word_hash, tables[3]) << STOP_SHIFT
+                    n += 1
+                    continue
+            n = read_chunk(text, start, position, bits, kind, marks, tables, scratch, recent, words, n)
+        if n >= RECENT_WORDS:
+            add_words(recent, n, kind, words)
+            n = np.int64(0)
     add_words(recent, n, kind, words)
 
 
@@ -483,7 +544,7 @@ def read_chunk(
     text: Any,
     start: int,
     end: int,
-    letters: Any,
+    bits: Any,
     kind: int,
     marks: Any,
     tables: Any,
@@ -493,10 +554,9 @@ def read_chunk(
     n: int,
 ) -> int:
     """Append the words of text[start:end] to recent[n:], and move them to `words` where they are many."""
-    n_letters = set_from(letters, start)
     n_after = np.int64(-1)
-    if start + n_letters + 1 >= end and n_letters and end - start <= SHORT_BYTES:
-        n_after = read_letters(text, start, end, n_letters, kind, marks, tables, recent, n)
+    if end - start <= SHORT_BYTES:
+        n_after = read_plain(text, start, end, bits, kind, marks, tables, recent, n)
     if n_after >= 0:
         n = n_after
         start = end
@@ -507,9 +567,6 @@ def read_chunk(
             add_words(recent, n, kind, words)
             n = np.int64(0)
         start = stop
-    if n >= RECENT_WORDS:
-        add_words(recent, n, kind, words)
-        n = np.int64(0)
     return n
 
 
