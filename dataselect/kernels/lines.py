@@ -302,31 +302,48 @@ def find_phrases(text: Any, start: int, end: int, phrases: Any) -> int:
 
 
 @helper
+def citation_bytes(text: Any, start: int, end: int, tables: Any) -> int:
+    r"""Bytes of the `\[\d*]`, `[edit]` or `[citation needed]` that starts here with its bracket, or 0."""
+    at = start + 1
+    while at < end:
+        code_point, n_read = decode_valid(text, at)
+        if not flags_at(code_point, tables[0]) & DIGIT:
+            break
+        at += n_read
+    if at < end and text[at] == 93:
+        return at + 1 - start
+    for k in range(8, 10):
+        length = np.int64(tables[6][32 * k + 31])
+        same = start + length <= end
+        i = 0
+        while same and i < length:
+            same = text[start + i] == tables[6][32 * k + i]
+            i += 1
+        if same:
+            return length
+    return np.int64(0)
+
+
+@helper
+def has_citation(text: Any, start: int, end: int, tables: Any) -> bool:
+    position = start
+    while position < end:
+        brackets = range_mask(text, position, 0, 91, 0) & low_bits(end - position)
+        while brackets:
+            if citation_bytes(text, position + trailing_zeros(brackets), end, tables):
+                return True
+            brackets &= brackets - ONE
+        position += BLOCK
+    return False
+
+
+@helper
 def remove_citations(text: Any, start: int, end: int, tables: Any, spare: Any) -> int:
-    r"""Copy text[start:end] to `spare` without `\[\d*]|\[edit]|\[citation needed]`; returns its bytes."""
+    """Copy text[start:end] to `spare` without citations; returns its bytes."""
     n = 0
     position = start
     while position < end:
-        skip = 0
-        if text[position] == 91:
-            at = position + 1
-            while at < end:
-                code_point, n_read = decode_valid(text, at)
-                if not flags_at(code_point, tables[0]) & DIGIT:
-                    break
-                at += n_read
-            if at < end and text[at] == 93:
-                skip = at + 1 - position
-            else:
-                for k in range(8, 10):
-                    length = np.int64(tables[6][32 * k + 31])
-                    same = position + length <= end
-                    i = 0
-                    while same and i < length:
-                        same = text[position + i] == tables[6][32 * k + i]
-                        i += 1
-                    if same:
-                        skip = length
+        skip = citation_bytes(text, position, end, tables) if text[position] == 91 else np.int64(0)
         if skip:
             position += skip
         else:
@@ -421,11 +438,10 @@ def count_c4(
             continue
         n_words = count_chunks(spaces, start, end)
         signs = find_signs(text, start, end) if all_signs else 0
-        n_left = end - start
-        if signs & BRACKET:
-            n_left = remove_citations(text, start, end, tables, other)
-        cleaned = n_left < end - start
+        cleaned = signs & BRACKET != 0 and has_citation(text, start, end, tables)
+        n_left = np.int64(0)
         if cleaned:
+            n_left = remove_citations(text, start, end, tables, other)
             phrases = find_phrases(other, np.int64(0), n_left, tables[6])
             good_end = ends_c4(other, np.int64(0), n_left)
         else:

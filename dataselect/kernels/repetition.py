@@ -47,9 +47,9 @@ def find_slot(keys: Any, mask: int, key: Any) -> int:
 
 @helper
 def number_keys(found: Any, n_found: int, table: Any, lists: Any) -> int:
-    """Number the distinct keys found[:n_found], in order: numbers, counts, firsts (index); how many there are.
+    """Number the distinct keys found[:n_found], in order; fills numbers, counts, firsts (of an index).
 
-    Whether a key is new is a coin toss, so nothing branches on it.
+    Returns how many there are. Whether a key is new is a coin toss, so nothing branches on it.
     """
     keys, values = table
     numbers, _, counts, firsts = lists
@@ -155,10 +155,10 @@ def all_ngrams(order: int, n_words: int, ends: Any) -> int:
 
 @helper
 def count_repetition(words: Any, entropy_too: bool, table: Any, lists: Any, out: Any) -> None:
-    """Fill out[0:N_REPETITION_COUNTS] from words = (hashes, ends, lengths, counts, n_kept); hashes are used up.
+    """Fill out[0:N_REPETITION_COUNTS] from words = (hashes, ends, lengths, counts, n_kept).
 
-    table: keys uint64, values int32, of a power of two of at least twice the words' number; lists: numbers,
-    positions, counts, firsts int32. Only the first n_kept words are looked at.
+    The hashes are used up. table: keys uint64, values int32, of a power of two of at least twice the words'
+    number; lists: numbers, positions, counts, firsts int32. Only the first n_kept words are looked at.
     """
     hashes, ends, n_words = words[0], words[1], min(words[3][0], words[4])
     for i in range(N_REPETITION_COUNTS):

@@ -285,6 +285,8 @@ def join_specials(text: Any, at: Any, specials: Any, cuts: Any, stack: Any, n_to
         start = np.int64(0) if k == 0 else np.int64(stack[k - 1])
         last = min(k + 6, n_tokens) - 1
         value = np.int64(0)
+        if specials[2][np.int64(text[at[start]])] == 0:  # none begins like this
+            last = k
         while last > k and value == 0:
             value = special_at(text, np.int64(at[start]), np.int64(at[stack[last]]), specials)
             last -= value == 0

@@ -70,7 +70,6 @@ from dataselect.kernels.signal_tables import (
 )
 from dataselect.kernels.spacy_words import (
     flags_at,
-    may_be_special,
     may_be_special_hash,
     special_at,
     special_of,
@@ -254,10 +253,17 @@ def split_chunk(text: Any, start: int, end: int, kind: int, tables: Any, scratch
     flags, chars, at, cuts, _ = scratch
     n_chars, any_of = 0, np.int64(0)
     position = start
+    page_of, pages = tables[0]
+    first_page = np.int64(page_of[0]) << 8
     while position < end:
-        code_point, n_read = decode_valid(text, position)
-        flags[n_chars] = flags_at(code_point, tables[0])
-        any_of |= flags[n_chars]
+        code_point, n_read = np.int64(text[position]), np.int64(1)
+        if code_point < 0x80:
+            found = np.int64(pages[first_page | code_point])
+        else:
+            code_point, n_read = decode_valid(text, position)
+            found = flags_at(code_point, tables[0])
+        flags[n_chars] = found
+        any_of |= found
         chars[n_chars] = code_point
         at[n_chars] = position
         n_chars += 1
@@ -329,8 +335,6 @@ def read_plain(
 
     Nine of ten chunks are such. -1 where it is another, or spaCy may split the letters or not the signs.
     """
-    if kind != SPACY and kind != UNISEG:
-        return np.int64(-1)
     first = start
     run = bits_from(bits[2], first)
     if not run & ONE and text[start] < 0x80 and kind == SPACY:
@@ -356,7 +360,7 @@ def read_plain(
     if letters != low_bits(n_bytes) and letters >> np.uint64(n_bytes - 1):  # "5km", "3rd"
         return np.int64(-1)
     word_hash = span_hash(text, first, n_bytes)
-    if may_be_special(text, first, last, tables[1]) and special_of(word_hash, tables[1]):
+    if may_be_special_hash(word_hash, tables[1]) and special_of(word_hash, tables[1]):
         return np.int64(-1)
     if last < end and (is_special(text, first, end, tables[1])):
         return np.int64(-1)
@@ -463,7 +467,7 @@ def add_chunk(
 
 @helper
 def begin_marks(text: Any, n_bytes: int, bits: Any, marks: Any) -> None:
-    """Marks before any chunk is read: white space but for single spaces, and chunks that begin with an ASCII letter or digit.
+    """Marks before any chunk is read: white space but for single spaces, and chunks of letters.
 
     marks: bit i of marks[0]: a token that ends a sentence starts at byte i; of marks[1]: byte i is in a
     token that begins another sentence after it, which is any but punctuation.
@@ -497,8 +501,8 @@ def read_words(
 
     hashes[i] is word i's, which ends after ends[i + 1] code points of words (ends[0] = 0), for the first
     n_kept words; of SPLIT lengths[k] words have k code points (255: or more); counts are of all words.
-    bits: white space, ASCII letters, those and digits. marks: of SPACY, see begin_marks. recent: hashes uint64, infos int32,
-    for RECENT_WORDS + CHUNK_BYTES.
+    bits: white space, ASCII letters, those and digits. marks: of SPACY, see
+    begin_marks. recent: hashes uint64, infos int32, for RECENT_WORDS + CHUNK_BYTES.
     """
     spaces = bits[0]
     ends, lengths, counts = words[1], words[2], words[3]
@@ -532,7 +536,12 @@ def read_words(
                     recent[1][n] = n_letters | info | stop_number(word_hash, tables[3]) << STOP_SHIFT
                     n += 1
                     continue
-            n = read_chunk(text, start, position, bits, kind, marks, tables, scratch, recent, words, n)
+            if is_fast and position - start <= SHORT_BYTES:  # and most others
+                n_after = read_plain(text, start, position, bits, kind, marks, tables, recent, n)
+                if n_after >= 0:
+                    n = n_after
+                    continue
+            n = read_chunk(text, start, position, kind, marks, tables, scratch, recent, words, n)
         if n >= RECENT_WORDS:
             add_words(recent, n, kind, words)
             n = np.int64(0)
@@ -544,7 +553,6 @@ def read_chunk(
     text: Any,
     start: int,
     end: int,
-    bits: Any,
     kind: int,
     marks: Any,
     tables: Any,
@@ -554,12 +562,6 @@ def read_chunk(
     n: int,
 ) -> int:
     """Append the words of text[start:end] to recent[n:], and move them to `words` where they are many."""
-    n_after = np.int64(-1)
-    if end - start <= SHORT_BYTES:
-        n_after = read_plain(text, start, end, bits, kind, marks, tables, recent, n)
-    if n_after >= 0:
-        n = n_after
-        start = end
     while start < end:
         stop = chunk_stop(text, start, end)
         n = add_chunk(text, start, stop, kind, marks, tables, scratch, recent, n)

@@ -72,9 +72,19 @@ def reader_case(shard: Path, field: str) -> tuple[Callable[[], int], int]:
 
 
 def cases(offsets: np.ndarray, data: np.ndarray) -> dict[str, Callable[[], object]]:
-    groups, hashing, minhash, ngrams, rows, text, wordpunct = (
+    groups, hashing, layout, minhash, ngrams, rows, signals, text, wordpunct = (
         importlib.import_module(f"dataselect.kernels.{name}")
-        for name in ("groups", "hashing", "minhash", "ngrams", "rows", "text", "wordpunct")
+        for name in [
+            "groups",
+            "hashing",
+            "layout",
+            "minhash",
+            "ngrams",
+            "rows",
+            "signals",
+            "text",
+            "wordpunct",
+        ]
     )
     n_docs = len(offsets) - 1
     lengths = np.empty(n_docs, np.int64)
@@ -89,6 +99,8 @@ def cases(offsets: np.ndarray, data: np.ndarray) -> dict[str, Callable[[], objec
     bands = np.empty((n_docs, 14), np.uint64)
     newline, one_tail, tails = np.array([10], np.uint8), np.array([0, 1]), np.zeros(n_docs, np.int32)
     copied = np.empty(int(offsets[-1] - offsets[0]) + n_docs, np.uint8)
+    filters = layout.SPACY_WORDS | layout.SPACY_REPETITION | layout.LINES | layout.C4
+    signal_counts = np.empty((n_docs, layout.N_COUNTS), np.int64)
     left, right = np.arange(n_docs - 1), np.arange(1, n_docs)
 
     def components() -> None:
@@ -115,6 +127,7 @@ def cases(offsets: np.ndarray, data: np.ndarray) -> dict[str, Callable[[], objec
         "count_ngrams, order 2": lambda: ngrams.count_ngrams(offsets, data, 2, 10_000, counts),
         "ngram_lists, order 2": lambda: ngrams.ngram_lists(offsets, data, 2, 10_000),
         "score_ngrams, order 2": lambda: ngrams.score_ngrams(offsets, data, 2, counts, scores, n_words),
+        "signals, Gopher+C4+FineWeb": lambda: signals.document_counts(offsets, data, filters, signal_counts),
         "SHA-256 lists, order 2": lambda: wordpunct.sha256_ngram_lists(offsets, data, 2, 10_000),
     }
 
@@ -156,7 +169,7 @@ def main() -> None:
     print(f"{len(array)} documents, {n_bytes / 1e6:.1f} MB, {n_bytes / len(array):.0f} bytes each, ", end="")
     print(f"{ascii_share:.1%} ASCII")
     for name, rate in rates.items():
-        print(f"{name:24} {rate:8.0f} MB/s")
+        print(f"{name:26} {rate:8.0f} MB/s")
 
 
 if __name__ == "__main__":
