@@ -40,7 +40,7 @@ def find_slot(keys: Any, mask: int, key: Any) -> int:
     """The slot of the key, or the empty one where it belongs; a key 0 is read as 1."""
     key = max(key, ONE)
     slot = np.int64((key * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)) & mask
-    while keys[slot] != 0 and keys[slot] != key:
+    while min(keys[slot], keys[slot] ^ key) != 0:  # one branch: whether a key is new is a coin toss
         slot = (slot + 1) & mask
     return slot
 
@@ -103,16 +103,15 @@ def keep_repeated(n_listed: int, lists: Any) -> int:
 @helper
 def measure_top(order: int, n_distinct: int, ends: Any, lists: Any, out: Any, at: int) -> None:
     _, positions, counts, firsts = lists
-    most, chars, longest = np.int64(1), ends[order] - ends[0], np.int64(0)
+    most, chars, longest = np.int32(1), ends[order] - ends[0], np.int64(0)
     for g in range(n_distinct):
-        count = np.int64(counts[g])
-        if count > 1 and count >= most:
+        most = max(most, counts[g])
+    for g in range(n_distinct if most > 1 else 0):
+        if counts[g] == most:
             first = positions[firsts[g]]
             length = ends[first + order] - ends[first]
-            if count > most:
-                most, chars, longest = count, length, length
-            else:
-                longest = max(longest, length)
+            chars = length if longest == 0 else chars
+            longest = max(longest, length)
     out[at] = most
     out[at + 1] = chars
     out[at + 2] = max(longest, chars)
