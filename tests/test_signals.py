@@ -511,6 +511,8 @@ def test_thresholds_recompute_nothing(use):
     "use, params, message",
     [
         ("gopher_quality@dolma", {"min_words": 9, "max_words": 8}, "min_words: 9 is more than max_words, 8"),
+        ("ngram_importance", {"target": "t", "min": 1, "max": 0}, "min: 1 is more than max, 0"),
+        ("gneissweb", {"dclm": "d", "quality": "q", "token_range": [0.3, 0.2]}, "0.3 is more than 0.2"),
         ("gopher_quality@dclm", {"max_bullet_lines": 2}, "less than or equal to 1"),
         ("gopher_quality@datatrove", {"min_wordz": 2}, "min_wordz"),
         ("signals", {"columns": ["rpv2.n_word"]}, "Did you mean 'rpv2.n_words'"),

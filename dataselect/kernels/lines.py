@@ -49,8 +49,8 @@ from dataselect.kernels.padded import (
     last_set,
     letter_bits,
     next_set,
+    segment_hash,
     space_bits,
-    span_hash,
     strip,
 )
 from dataselect.kernels.primitives import (
@@ -122,7 +122,7 @@ def add_segment(
         out[N_EMPTY] += 1
         return start, end
     n_chars = count_chars(text, start, end)
-    key = span_hash(text, start, end - start)
+    key = segment_hash(text, start, end - start)
     is_room = out[N_SEGMENTS] - out[N_EMPTY] <= MOST_LINES
     later = add_copy(key, n_chars, tables[0], masks[0], is_room, advance(out, DUP_ALL))
     out[DUP_LATER] += later
@@ -132,7 +132,7 @@ def add_segment(
         stripped_chars = n_chars
         if first > start or last < end:
             stripped_chars = count_chars(text, first, last)
-            key = span_hash(text, first, last - first)
+            key = segment_hash(text, first, last - first)
         out[N_NONBLANK] += 1
         out[NONBLANK_CHARS] += stripped_chars
         out[NONBLANK_LATER_CHARS] += n_chars * later
