@@ -49,7 +49,7 @@ from dataselect.kernels.padded import (
     last_set,
     letter_bits,
     next_set,
-    segment_hash,
+    span_hash,
     space_bits,
     strip,
 )
@@ -122,7 +122,7 @@ def add_segment(
         out[N_EMPTY] += 1
         return start, end
     n_chars = count_chars(text, start, end)
-    key = segment_hash(text, start, end - start)
+    key = span_hash(text, start, end - start)
     is_room = out[N_SEGMENTS] - out[N_EMPTY] <= MOST_LINES
     later = add_copy(key, n_chars, tables[0], masks[0], is_room, advance(out, DUP_ALL))
     out[DUP_LATER] += later
@@ -132,7 +132,7 @@ def add_segment(
         stripped_chars = n_chars
         if first > start or last < end:
             stripped_chars = count_chars(text, first, last)
-            key = segment_hash(text, first, last - first)
+            key = span_hash(text, first, last - first)
         out[N_NONBLANK] += 1
         out[NONBLANK_CHARS] += stripped_chars
         out[NONBLANK_LATER_CHARS] += n_chars * later
@@ -267,11 +267,11 @@ def find_signs(text: Any, start: int, end: int) -> int:
 
 @helper
 def find_phrases(text: Any, start: int, end: int, phrases: Any) -> int:
-    """Which of C4's phrases are in text[start:end]: LOREM | JAVASCRIPT | POLICY.
+    """Which of C4's phrases and signs are in text[start:end]: LOREM | JAVASCRIPT | POLICY | CURLY | BRACKET.
 
     Candidates are found 64 bytes at a time by the first three letters of a phrase.
     """
-    found = 0
+    found = find_signs(text, start, end)
     position = start
     while position < end:
         second, third = position + 1, position + 2
@@ -302,22 +302,24 @@ def find_phrases(text: Any, start: int, end: int, phrases: Any) -> int:
 
 
 @helper
-def citation_bytes(text: Any, start: int, end: int, tables: Any) -> int:
-    r"""Bytes of the `\[\d*]`, `[edit]` or `[citation needed]` that starts here with its bracket, or 0."""
-    at = start + 1
+def citation_bytes(text: Any, position: int, end: int, classes: Any, phrases: Any) -> int:
+    r"""Bytes of the `\[\d*]|\[edit]|\[citation needed]` that begins at `position`, or 0."""
+    if text[position] != 91:
+        return np.int64(0)
+    at = position + 1
     while at < end:
         code_point, n_read = decode_valid(text, at)
-        if not flags_at(code_point, tables[0]) & DIGIT:
+        if not flags_at(code_point, classes) & DIGIT:
             break
         at += n_read
     if at < end and text[at] == 93:
-        return at + 1 - start
+        return at + 1 - position
     for k in range(8, 10):
-        length = np.int64(tables[6][32 * k + 31])
-        same = start + length <= end
+        length = np.int64(phrases[32 * k + 31])
+        same = position + length <= end
         i = 0
         while same and i < length:
-            same = text[start + i] == tables[6][32 * k + i]
+            same = text[position + i] == phrases[32 * k + i]
             i += 1
         if same:
             return length
@@ -325,12 +327,12 @@ def citation_bytes(text: Any, start: int, end: int, tables: Any) -> int:
 
 
 @helper
-def has_citation(text: Any, start: int, end: int, tables: Any) -> bool:
+def has_citation(text: Any, start: int, end: int, classes: Any, phrases: Any) -> bool:
     position = start
     while position < end:
         brackets = range_mask(text, position, 0, 91, 0) & low_bits(end - position)
         while brackets:
-            if citation_bytes(text, position + trailing_zeros(brackets), end, tables):
+            if citation_bytes(text, position + trailing_zeros(brackets), end, classes, phrases):
                 return True
             brackets &= brackets - ONE
         position += BLOCK
@@ -338,12 +340,12 @@ def has_citation(text: Any, start: int, end: int, tables: Any) -> bool:
 
 
 @helper
-def remove_citations(text: Any, start: int, end: int, tables: Any, spare: Any) -> int:
-    """Copy text[start:end] to `spare` without citations; returns its bytes."""
-    n = 0
+def remove_citations(text: Any, start: int, end: int, classes: Any, phrases: Any, spare: Any) -> int:
+    """Copy text[start:end] to `spare` without its citations; returns its bytes."""
+    n = np.int64(0)
     position = start
     while position < end:
-        skip = citation_bytes(text, position, end, tables) if text[position] == 91 else np.int64(0)
+        skip = citation_bytes(text, position, end, classes, phrases)
         if skip:
             position += skip
         else:
@@ -389,6 +391,12 @@ def has_long_word(text: Any, start: int, end: int, spaces: Any, longest: int) ->
 
 
 @helper
+def line_words(text: Any, start: int, end: int, spaces: Any, longest: int) -> tuple[int, bool]:
+    """(words between white space, whether one has more than `longest` code points) of a stripped line."""
+    return count_chunks(spaces, start, end), has_long_word(text, start, end, spaces, longest)
+
+
+@helper
 def ends_c4(text: Any, start: int, end: int) -> bool:
     """One of . ? ! " ' at the end, and not "..."."""
     if start == end:
@@ -397,6 +405,51 @@ def ends_c4(text: Any, start: int, end: int) -> bool:
     if final == 46:
         return not (end - start >= 3 and text[end - 2] == 46 and text[end - 3] == 46)
     return final == 63 or final == 33 or final == 34 or final == 39
+
+
+@helper
+def judge_c4_line(
+    text: Any,
+    start: int,
+    end: int,
+    spaces: Any,
+    rules: Any,
+    classes: Any,
+    phrases: Any,
+    anything: int,
+    spare: Any,
+) -> tuple[int, int, int]:
+    """What C4's line filter, as in datatrove, does with a stripped line: (verdict, what was found, n).
+
+    verdict: the place of its count (N_KEPT_LINES where it stays). n: bytes of the line without its citations,
+    which is in `spare`, or -1 where it has none and was not copied.
+    rules: least words and most code points of a word of a line, whether terminal punctuation is needed;
+    anything: what `find_phrases` finds in the whole document.
+    """
+    min_words, longest_word, terminal = rules
+    n_words, too_long = line_words(text, start, end, spaces, longest_word)
+    if too_long:
+        return N_LONG_WORD, 0, np.int64(-1)
+    found = 0
+    if anything & (LOREM | JAVASCRIPT | POLICY):
+        found = find_phrases(text, start, end, phrases)
+    elif anything:
+        found = find_signs(text, start, end)
+    n = np.int64(-1)
+    if found & BRACKET and has_citation(text, start, end, classes, phrases):
+        n = remove_citations(text, start, end, classes, phrases, spare)
+        found = find_phrases(spare, np.int64(0), n, phrases)
+    good_end = ends_c4(text, start, end) if n < 0 else ends_c4(spare, np.int64(0), n)
+    verdict = N_KEPT_LINES
+    if terminal and not good_end:
+        verdict = N_NO_TERMINAL
+    elif n_words < min_words:
+        verdict = N_FEW_WORDS
+    elif found & JAVASCRIPT:
+        verdict = N_JAVASCRIPT
+    elif found & POLICY:
+        verdict = N_POLICY
+    return verdict, found, n
 
 
 @helper
@@ -415,59 +468,30 @@ def count_c4(
     words: Any,
     out: Any,
 ) -> None:
-    """C4's line filter as in datatrove, without editing: out[0:N_C4_COUNTS].
+    """Counts of what C4's line filter does: out[0:N_C4_COUNTS]. rules: see `judge_c4_line`.
 
-    marks: of the document's SPACY words. rules: least words and most code points of a word of a line,
-    whether terminal punctuation is needed. spare: text, bits and marks for lines without their citations.
+    marks: of the document's SPACY words. spare: text, bits and marks for lines without their citations.
     """
-    min_words, longest_word, terminal = rules
     other, other_bits, other_marks = spare
     for i in range(N_C4_COUNTS):
         out[i] = 0
     position = np.int64(0)
-    all_phrases, all_signs = (
-        find_phrases(text, position, n_bytes, tables[6]),
-        find_signs(text, position, n_bytes),
-    )
+    anything = find_phrases(text, position, n_bytes, tables[6])
     while position < n_bytes:
         stop = min(next_set(breaks, position, n_bytes) + 1, n_bytes)
         start, end = strip(spaces, position, stop)
         position = stop
-        if has_long_word(text, start, end, spaces, longest_word):
-            out[N_LONG_WORD] += 1
-            continue
-        n_words = count_chunks(spaces, start, end)
-        signs = find_signs(text, start, end) if all_signs else 0
-        cleaned = signs & BRACKET != 0 and has_citation(text, start, end, tables)
-        n_left = np.int64(0)
-        if cleaned:
-            n_left = remove_citations(text, start, end, tables, other)
-            phrases = find_phrases(other, np.int64(0), n_left, tables[6])
-            good_end = ends_c4(other, np.int64(0), n_left)
-        else:
-            phrases = find_phrases(text, start, end, tables[6]) if all_phrases else 0
-            good_end = ends_c4(text, start, end)
-        if terminal and not good_end:
-            out[N_NO_TERMINAL] += 1
-        elif n_words < min_words:
-            out[N_FEW_WORDS] += 1
-        elif phrases & JAVASCRIPT:
-            out[N_JAVASCRIPT] += 1
-            out[N_LOREM_LINES] += phrases & LOREM != 0
-        elif phrases & POLICY:
-            out[N_POLICY] += 1
-            out[N_LOREM_LINES] += phrases & LOREM != 0
-            out[N_CURLY_LINES] += signs & CURLY != 0
-        else:
-            out[N_KEPT_LINES] += 1
-            out[N_LOREM_LINES] += phrases & LOREM != 0
-            out[N_CURLY_LINES] += signs & CURLY != 0
-            if cleaned:
-                space_bits(other, n_left, is_ascii, other_bits[0])
-                letter_bits(other, n_left, other_bits[1], other_bits[2])
-                read_words(
-                    other, n_left, np.int64(SPACY), other_bits, other_marks, tables, scratch, recent, words
-                )
-                out[N_C4_SENTENCES] += count_sentences(np.int64(0), n_left, other_marks)
-            else:
-                out[N_C4_SENTENCES] += count_sentences(start, end, marks)
+        verdict, found, n = judge_c4_line(
+            text, start, end, spaces, rules, tables[0], tables[6], anything, other
+        )
+        out[verdict] += 1
+        if verdict == N_KEPT_LINES or verdict == N_JAVASCRIPT or verdict == N_POLICY:
+            out[N_LOREM_LINES] += found & LOREM != 0
+            out[N_CURLY_LINES] += verdict != N_JAVASCRIPT and found & CURLY != 0
+        if verdict == N_KEPT_LINES and n < 0:
+            out[N_C4_SENTENCES] += count_sentences(start, end, marks)
+        elif verdict == N_KEPT_LINES:
+            space_bits(other, n, is_ascii, other_bits[0])
+            letter_bits(other, n, other_bits[1], other_bits[2])
+            read_words(other, n, np.int64(SPACY), other_bits, other_marks, tables, scratch, recent, words)
+            out[N_C4_SENTENCES] += count_sentences(np.int64(0), n, other_marks)

@@ -85,23 +85,6 @@ def span_hash(text: Any, start: int, n_bytes: int) -> Word:
 
 
 @helper
-def segment_hash(text: Any, start: int, n_bytes: int) -> Word:
-    """Hash of a line or paragraph: span_hash, but 32 bytes at a time in four chains that do not wait."""
-    if n_bytes < 64:
-        return span_hash(text, start, n_bytes)
-    a, b, c, d = HASH_START, HASH_START + ONE, HASH_START + ONE + ONE, ~HASH_START
-    end = start + n_bytes
-    while end - start >= 32:
-        a = fold_block(a, load_u64(text, start))
-        b = fold_block(b, load_u64(text, start + 8))
-        c = fold_block(c, load_u64(text, start + 16))
-        d = fold_block(d, load_u64(text, start + 24))
-        start += 32
-    whole = fold_block(fold_block(fold_block(a, b), c), d)
-    return finish_hash(fold_block(whole, span_hash(text, start, end - start)), n_bytes)
-
-
-@helper
 def count_chars(text: Any, start: int, end: int) -> int:
     """Code points of text[start:end]: bytes that are no UTF-8 continuation byte."""
     n_chars = end - start
