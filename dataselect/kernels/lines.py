@@ -49,8 +49,8 @@ from dataselect.kernels.padded import (
     last_set,
     letter_bits,
     next_set,
-    span_hash,
     space_bits,
+    span_hash,
     strip,
 )
 from dataselect.kernels.primitives import (
