@@ -362,7 +362,7 @@ def read_plain(
     word_hash = span_hash(text, first, n_bytes)
     if may_be_special_hash(word_hash, tables[1]) and special_of(word_hash, tables[1]):
         return np.int64(-1)
-    if last < end and (is_special(text, first, end, tables[1])):
+    if last < end and is_special(text, first, end, tables[1]):
         return np.int64(-1)
     if first > start:
         if is_special(text, start, last, tables[1]) or (
