@@ -359,17 +359,14 @@ def remove_citations(text: Any, start: int, end: int, classes: Any, phrases: Any
 
 @helper
 def count_chunks(spaces: Any, start: int, end: int) -> int:
-    """Runs between white space in text[start:end], whose ends are none."""
-    if start == end:
-        return 0
-    n = 1
-    before = np.uint64(0)
-    for b in range(start >> 6, (end - 1 >> 6) + 1):
-        space = spaces[b]
-        known = low_bits(end - b * BLOCK)
+    """Runs between white space in text[start:end]."""
+    n = np.int64(0)
+    before = ONE
+    for b in range(start >> 6, (end + 63) >> 6):
+        space, known = spaces[b], low_bits(end - b * BLOCK)
         if b == start >> 6:
+            space |= low_bits(start & 63)
             known &= ALL_BITS << np.uint64(start & 63)
-            space &= known
         n += popcount((space << ONE | before) & ~space & known)
         before = space >> np.uint64(63)
     return n
@@ -392,7 +389,7 @@ def has_long_word(text: Any, start: int, end: int, spaces: Any, longest: int) ->
 
 @helper
 def line_words(text: Any, start: int, end: int, spaces: Any, longest: int) -> tuple[int, bool]:
-    """(words between white space, whether one has more than `longest` code points) of a stripped line."""
+    """(words between white space, whether one has more than `longest` code points) of a line."""
     return count_chunks(spaces, start, end), has_long_word(text, start, end, spaces, longest)
 
 
