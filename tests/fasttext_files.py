@@ -86,3 +86,26 @@ class MadeModel:
         head = struct.pack("<4i", dim, n_sub, dsub, dim - (n_sub - 1) * dsub)
         centroids = rng.normal(0, scale, dim * 256).astype("<f4").tobytes()
         return [(f"{name} quantiser", head), (f"{name} centroids", centroids)]
+
+
+@dataclass
+class KeywordModel(MadeModel):
+    """A model that knows what it is told: of `votes`, word -> (label, strength), the mean for each label.
+
+    The probability is the softmax of these means; a text without any of the words has no prediction.
+    """
+
+    votes: dict[str, tuple[str, float]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, labels: list[str], votes: dict[str, tuple[str, float]]) -> KeywordModel:
+        names = [b"__label__" + label.encode() for label in labels]
+        return cls([word.encode() for word in votes], names, dim=len(labels), bucket=0, votes=votes)
+
+    def matrix(self, rng, name, n_rows, quantised) -> list[tuple[str, bytes]]:
+        values = np.eye(self.dim, dtype="<f4")
+        if name == "input":
+            rows = [self.labels.index(b"__label__" + label.encode()) for label, _ in self.votes.values()]
+            strengths = np.array([strength for _, strength in self.votes.values()], "<f4")
+            values = values[rows] * strengths[:, None]
+        return [(name, struct.pack("<qq", n_rows, self.dim)), (f"{name} values", values.tobytes())]

@@ -32,6 +32,7 @@ STAGES = {
     "gopher_repetition@datatrove": MapStage,
     "gopher_repetition@dclm": MapStage,
     "gopher_repetition@dolma": MapStage,
+    "language": MapStage,
     "length_filter": MapStage,
     "loss_difference": ColumnStage,
     "minhash_dedup": DedupStage,

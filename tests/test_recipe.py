@@ -157,7 +157,7 @@ ONE_LINE = {
     "number for keep": (
         "{docs: 5}",
         "0.2",
-        "9: stages[2].keep: expected keys and values (docs, fraction, bytes, words, tokens, chars), got 0.2",
+        "9: stages[2].keep: expected keys and values (docs, fraction, of, bytes, words, tokens, chars), got 0.2",
     ),
     # Ranges
     "threshold 8": ("0.8", "8", "6: stages[1].threshold: expected a number in (0, 1], got 8"),

@@ -135,6 +135,32 @@ def test_a_larger_budget_keeps_a_superset_and_never_overshoots(name, method):
     assert before.all()
 
 
+@pytest.mark.parametrize("unit", ["bytes", "words", "chars", "tokens"])
+def test_a_fraction_may_be_of_words_or_characters(unit):
+    """top_k: what fits of the best; quantile: from the score on at which the running sum reaches it."""
+    rng = np.random.default_rng(6)
+    n_bytes = rng.integers(1, 1000, 500)
+    values, n_words = rng.integers(0, 200, 500).astype(np.float64), n_bytes // 5
+    sizes = {"bytes": n_bytes, "words": n_words, "chars": n_bytes - 1, "tokens": np.rint(n_words * 1.3)}[unit]
+    columns = {"x": values, "n_chars": n_bytes - 1}
+    cuts = pairwise([0, 100, 101, 500])
+    batches = [
+        PoolBatch({k: v[a:b] for k, v in columns.items()}, random_keys(500)[a:b], n_bytes[a:b], n_words[a:b])
+        for a, b in cuts
+    ]
+    pool = Pool()
+    pool.batches = lambda: iter(batches)
+    budget = round(sizes.sum() * 0.1)
+    keep = {"fraction": 0.1, "of": unit}
+    kept = selected(Select(by="x", keep=keep), pool)
+    np.testing.assert_array_equal(kept, oracle(-values, sizes, budget))
+    kept = selected(Select(by="x", method="quantile", keep=keep), pool)
+    order = np.argsort(-values, kind="stable")
+    cut = values[order][np.searchsorted(np.cumsum(sizes[order]), budget)]
+    np.testing.assert_array_equal(kept, values >= cut)
+    assert Select(by="x", keep=keep).scaled(0.5).keep_ == Keep.model_validate(keep)
+
+
 # Weighted draws ---------------------------------------------------------------------------------------
 
 WEIGHTS = np.array([1.0, 2.0, 3.0, 4.0])
@@ -371,7 +397,17 @@ def test_a_sample_run_scales_absolute_budgets_only():
 
 
 @pytest.mark.parametrize(
-    "keep", [{}, {"docs": 1, "fraction": 0.1}, {"docs": -1}, {"fraction": 1.1}, {"bytes": -1}]
+    "keep",
+    [
+        {},
+        {"of": "words"},
+        {"docs": 1, "fraction": 0.1},
+        {"docs": 1, "of": "words"},
+        {"docs": -1},
+        {"fraction": 1.1},
+        {"fraction": 0.1, "of": "pages"},
+        {"bytes": -1},
+    ],
 )
 def test_a_budget_that_makes_no_sense_is_refused(keep):
     with pytest.raises(ValidationError):

@@ -495,9 +495,10 @@ def test_an_override_moves_the_threshold_and_null_turns_the_rule_off():
     assert dropped(stage(use, min_words=None), text) == [False]
 
 
-@pytest.mark.parametrize(
-    "use", [use for use, cls in registry().items() if issubclass(cls, Preset) and cls.rules]
-)
+PRESETS = [use for use, cls in registry().items() if issubclass(cls, Preset) and cls.rules]
+
+
+@pytest.mark.parametrize("use", PRESETS)
 def test_thresholds_recompute_nothing(use):
     cls = registry()[use]
     changed = cls.model_validate({rule.parameter: None for rule in cls.rules})
@@ -510,6 +511,8 @@ def test_thresholds_recompute_nothing(use):
     "use, params, message",
     [
         ("gopher_quality@dolma", {"min_words": 9, "max_words": 8}, "min_words: 9 is more than max_words, 8"),
+        ("ngram_importance", {"target": "t", "min": 1, "max": 0}, "min: 1 is more than max, 0"),
+        ("gneissweb", {"dclm": "d", "quality": "q", "token_range": [0.3, 0.2]}, "0.3 is more than 0.2"),
         ("gopher_quality@dclm", {"max_bullet_lines": 2}, "less than or equal to 1"),
         ("gopher_quality@datatrove", {"min_wordz": 2}, "min_wordz"),
         ("signals", {"columns": ["rpv2.n_word"]}, "Did you mean 'rpv2.n_words'"),
@@ -592,6 +595,41 @@ def test_memory_for_lines_is_bounded():
         2,
     ]
     assert row[1, [at + layout.N_SEGMENTS, at + layout.N_EMPTY]].tolist() == [5 * n + 1, 5 * n + 1]
+
+
+ODD = {
+    "empty": "", "space": " \u3000\n\n", "punctuation": "!!! ... --- ((( ???",
+    "emoji": "😀 👨\u200d👩\u200d👧 🇩🇪😀", "marks": "\u0301\u0308 e\u0301\u0308\u0301 \u0301",
+    "right to left": "\u202eمرحبا بالعالم. שלום עולם!\u202c", "NUL": "\x00 a\x00b \x00\x00",
+    "one line": "word été, " * 20_000, "one word": "x" * 300_000,
+}  # fmt: skip
+
+
+def test_odd_texts_have_values_everywhere_and_are_dropped_with_a_reason(tmp_path, cli, serial):
+    """Rows with half a surrogate pair are quarantined; nothing else stops a run or is lost."""
+    lines = [json.dumps({"id": name, "text": text}) for name, text in ODD.items()]
+    lines += ['{"id": "half", "text": "a \\ud800 b"}', '{"id": "other half", "text": "\\udc00"}']
+    (tmp_path / "in.jsonl").write_text("\n".join(lines))
+
+    def run(stages):
+        path = write_recipe(tmp_path, stages)
+        done = cli("run", path, "--json", "--set", "input.id=id", "--set", "input.max_bad_rows=2")
+        assert done.code == 0, done.err
+        assert json.loads(done.out)["rows"]["quarantined"] == 2
+        rows = pq.read_table(tmp_path / "out/current/decisions").to_pylist()
+        return {row["id"]: row for row in rows if row["id"] in ODD}
+
+    off = [{"use": use, **{rule.parameter: None for rule in registry()[use].rules}} for use in PRESETS]
+    for name, row in run([{"use": "signals"}, *off]).items():
+        values = {column: row[column] for column in row if "." in column}
+        assert len(values) > 150
+        assert all(value is not None and np.isfinite(value) and value >= 0 for value in values.values()), name
+    for use in PRESETS:
+        reasons = {name: row["reason"] for name, row in run([{"use": use}]).items()}
+        assert reasons.keys() == ODD.keys()
+        if not use.startswith("gopher_repetition"):
+            assert reasons["empty"], use
+            assert reasons["punctuation"], use
 
 
 def test_a_run_drops_with_reasons_and_a_changed_threshold_reads_nothing(tmp_path, cli):

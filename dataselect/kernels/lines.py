@@ -40,14 +40,15 @@ from dataselect.kernels.layout import (
     N_TERMINAL,
     NONBLANK_CHARS,
     NONBLANK_LATER_CHARS,
+    SPACY,
     STRIPPED_ALL,
 )
 from dataselect.kernels.padded import (
     count_chars,
     decode_valid,
+    last_set,
     letter_bits,
     next_set,
-    next_unset,
     space_bits,
     span_hash,
     strip,
@@ -64,8 +65,8 @@ from dataselect.kernels.primitives import (
 from dataselect.kernels.repetition import clear_table, find_slot
 from dataselect.kernels.signal_tables import BULLET, DIGIT, TERMINAL
 from dataselect.kernels.spacy_words import flags_at
-from dataselect.kernels.tokens import ONE
-from dataselect.kernels.words import count_sentences
+from dataselect.kernels.tokens import ALL_BITS, ONE
+from dataselect.kernels.words import count_sentences, read_words
 
 LOREM, JAVASCRIPT, POLICY, CURLY, BRACKET = 1, 2, 4, 8, 16
 
@@ -250,11 +251,8 @@ def matches(text: Any, position: int, phrase: Any, first: int) -> bool:
 
 
 @helper
-def find_phrases(text: Any, start: int, end: int, phrases: Any) -> int:
-    """Which of C4's phrases and signs are in text[start:end]: LOREM | JAVASCRIPT | POLICY | CURLY | BRACKET.
-
-    Candidates are found 64 bytes at a time by the first two letters of a phrase.
-    """
+def find_signs(text: Any, start: int, end: int) -> int:
+    """CURLY | BRACKET: whether text[start:end] has a { or a [."""
     found = 0
     position = start
     while position < end:
@@ -263,19 +261,38 @@ def find_phrases(text: Any, start: int, end: int, phrases: Any) -> int:
             found |= CURLY
         if range_mask(text, position, 0, 91, 0) & known:
             found |= BRACKET
-        a = range_mask(text, position + 1, 32, 97, 0)
-        o = range_mask(text, position + 1, 32, 111, 0)
-        pairs = range_mask(text, position, 32, 106, 0) & a  # ja
-        pairs |= (
-            range_mask(text, position, 32, 108, 0) | range_mask(text, position, 32, 99, 0)
-        ) & o  # lo, co
-        pairs |= range_mask(text, position, 32, 112, 0) & range_mask(text, position + 1, 32, 114, 0)  # pr
-        pairs |= range_mask(text, position, 32, 116, 0) & range_mask(text, position + 1, 32, 101, 0)  # te
-        pairs |= range_mask(text, position, 32, 117, 0) & range_mask(text, position + 1, 32, 115, 0)  # us
-        pairs &= known
-        while pairs:
-            at = position + trailing_zeros(pairs)
-            pairs &= pairs - ONE
+        position += BLOCK
+    return found
+
+
+@helper
+def find_phrases(text: Any, start: int, end: int, phrases: Any) -> int:
+    """Which of C4's phrases and signs are in text[start:end]: LOREM | JAVASCRIPT | POLICY | CURLY | BRACKET.
+
+    Candidates are found 64 bytes at a time by the first three letters of a phrase.
+    """
+    found = find_signs(text, start, end)
+    position = start
+    while position < end:
+        second, third = position + 1, position + 2
+        e, o, r = (
+            range_mask(text, second, 32, 101, 0),
+            range_mask(text, second, 32, 111, 0),
+            range_mask(text, third, 32, 114, 0),
+        )
+        starts = range_mask(text, position, 32, 108, 0) & o & r  # lor
+        starts |= range_mask(text, position, 32, 116, 0) & e & r  # ter
+        starts |= range_mask(text, position, 32, 99, 0) & o & range_mask(text, third, 32, 111, 0)  # coo
+        pri = range_mask(text, position, 32, 112, 0) & range_mask(text, second, 32, 114, 0)
+        starts |= pri & range_mask(text, third, 32, 105, 0)
+        use = range_mask(text, position, 32, 117, 0) & range_mask(text, second, 32, 115, 0)
+        starts |= use & range_mask(text, third, 32, 101, 0)
+        jav = range_mask(text, position, 32, 106, 0) & range_mask(text, second, 32, 97, 0)
+        starts |= jav & range_mask(text, third, 32, 118, 0)
+        starts &= low_bits(end - position)
+        while starts:
+            at = position + trailing_zeros(starts)
+            starts &= starts - ONE
             for k in range(8):
                 n = phrases[32 * k + 31]
                 if at + n <= end and matches(text, at, phrases, 32 * k):
@@ -310,6 +327,19 @@ def citation_bytes(text: Any, position: int, end: int, classes: Any, phrases: An
 
 
 @helper
+def has_citation(text: Any, start: int, end: int, classes: Any, phrases: Any) -> bool:
+    position = start
+    while position < end:
+        brackets = range_mask(text, position, 0, 91, 0) & low_bits(end - position)
+        while brackets:
+            if citation_bytes(text, position + trailing_zeros(brackets), end, classes, phrases):
+                return True
+            brackets &= brackets - ONE
+        position += BLOCK
+    return False
+
+
+@helper
 def remove_citations(text: Any, start: int, end: int, classes: Any, phrases: Any, spare: Any) -> int:
     """Copy text[start:end] to `spare` without its citations; returns its bytes."""
     n = np.int64(0)
@@ -328,17 +358,39 @@ def remove_citations(text: Any, start: int, end: int, classes: Any, phrases: Any
 
 
 @helper
+def count_chunks(spaces: Any, start: int, end: int) -> int:
+    """Runs between white space in text[start:end]."""
+    n = np.int64(0)
+    before = ONE
+    for b in range(start >> 6, (end + 63) >> 6):
+        space, known = spaces[b], low_bits(end - b * BLOCK)
+        if b == start >> 6:
+            space |= low_bits(start & 63)
+            known &= ALL_BITS << np.uint64(start & 63)
+        n += popcount((space << ONE | before) & ~space & known)
+        before = space >> np.uint64(63)
+    return n
+
+
+@helper
+def has_long_word(text: Any, start: int, end: int, spaces: Any, longest: int) -> bool:
+    """Whether a word between white space has more than `longest` code points."""
+    while end - start > longest:
+        space = last_set(spaces, start, start + longest + 1)
+        if space >= start:  # nothing before it is longer
+            start = space + 1
+            continue
+        stop = next_set(spaces, start, end)
+        if count_chars(text, start, stop) > longest:
+            return True
+        start = stop
+    return False
+
+
+@helper
 def line_words(text: Any, start: int, end: int, spaces: Any, longest: int) -> tuple[int, bool]:
     """(words between white space, whether one has more than `longest` code points) of a line."""
-    n_words = 0
-    position = next_unset(spaces, start, end)
-    while position < end:
-        stop = next_set(spaces, position, end)
-        n_words += 1
-        if stop - position > longest and count_chars(text, position, stop) > longest:
-            return n_words, True
-        position = next_unset(spaces, stop, end)
-    return n_words, False
+    return count_chunks(spaces, start, end), has_long_word(text, start, end, spaces, longest)
 
 
 @helper
@@ -375,9 +427,13 @@ def judge_c4_line(
     n_words, too_long = line_words(text, start, end, spaces, longest_word)
     if too_long:
         return N_LONG_WORD, 0, np.int64(-1)
-    found = find_phrases(text, start, end, phrases) if anything else 0
+    found = 0
+    if anything & (LOREM | JAVASCRIPT | POLICY):
+        found = find_phrases(text, start, end, phrases)
+    elif anything:
+        found = find_signs(text, start, end)
     n = np.int64(-1)
-    if found & BRACKET:
+    if found & BRACKET and has_citation(text, start, end, classes, phrases):
         n = remove_citations(text, start, end, classes, phrases, spare)
         found = find_phrases(spare, np.int64(0), n, phrases)
     good_end = ends_c4(text, start, end) if n < 0 else ends_c4(spare, np.int64(0), n)
@@ -398,18 +454,22 @@ def count_c4(
     text: Any,
     n_bytes: int,
     is_ascii: bool,
-    bits: Any,
+    spaces: Any,
     breaks: Any,
+    marks: Any,
     rules: Any,
     tables: Any,
     spare: Any,
-    spare_bits: Any,
     scratch: Any,
     recent: Any,
+    words: Any,
     out: Any,
 ) -> None:
-    """Counts of what C4's line filter does: out[0:N_C4_COUNTS]. rules: see `judge_c4_line`."""
-    spaces = bits[0]
+    """Counts of what C4's line filter does: out[0:N_C4_COUNTS]. rules: see `judge_c4_line`.
+
+    marks: of the document's SPACY words. spare: text, bits and marks for lines without their citations.
+    """
+    other, other_bits, other_marks = spare
     for i in range(N_C4_COUNTS):
         out[i] = 0
     position = np.int64(0)
@@ -419,17 +479,16 @@ def count_c4(
         start, end = strip(spaces, position, stop)
         position = stop
         verdict, found, n = judge_c4_line(
-            text, start, end, spaces, rules, tables[0], tables[6], anything, spare
+            text, start, end, spaces, rules, tables[0], tables[6], anything, other
         )
         out[verdict] += 1
         if verdict == N_KEPT_LINES or verdict == N_JAVASCRIPT or verdict == N_POLICY:
             out[N_LOREM_LINES] += found & LOREM != 0
             out[N_CURLY_LINES] += verdict != N_JAVASCRIPT and found & CURLY != 0
-        if verdict == N_KEPT_LINES:
-            if n >= 0:
-                space_bits(spare, n, is_ascii, spare_bits[0])
-                letter_bits(spare, n, spare_bits[1])
-                n = count_sentences(spare, np.int64(0), n, spare_bits, tables, scratch, recent)
-            else:
-                n = count_sentences(text, start, end, bits, tables, scratch, recent)
-            out[N_C4_SENTENCES] += n
+        if verdict == N_KEPT_LINES and n < 0:
+            out[N_C4_SENTENCES] += count_sentences(start, end, marks)
+        elif verdict == N_KEPT_LINES:
+            space_bits(other, n, is_ascii, other_bits[0])
+            letter_bits(other, n, other_bits[1], other_bits[2])
+            read_words(other, n, np.int64(SPACY), other_bits, other_marks, tables, scratch, recent, words)
+            out[N_C4_SENTENCES] += count_sentences(np.int64(0), n, other_marks)

@@ -13,6 +13,7 @@ from dataselect.kernels.primitives import (
     BLOCK,
     Word,
     helper,
+    leading_zeros,
     load_u64,
     low_bits,
     popcount,
@@ -127,10 +128,11 @@ def space_bits(text: Any, n_bytes: int, is_ascii: bool, bits: Any) -> None:
 
 
 @helper
-def letter_bits(text: Any, n_bytes: int, bits: Any) -> None:
-    """Bit i of bits[b]: whether byte 64 b + i is an ASCII letter."""
+def letter_bits(text: Any, n_bytes: int, letters: Any, alnums: Any) -> None:
+    """Bit i of letters[b]: whether byte 64 b + i is an ASCII letter; of alnums[b]: or a digit."""
     for b in range((n_bytes >> 6) + 1):
-        bits[b] = range_mask(text, b * BLOCK, 32, 97, 25)
+        letters[b] = range_mask(text, b * BLOCK, 32, 97, 25)
+        alnums[b] = letters[b] | range_mask(text, b * BLOCK, 0, 48, 9)
 
 
 @helper
@@ -166,6 +168,18 @@ def break_bits(text: Any, n_bytes: int, is_ascii: bool, bits: Any) -> None:
 
 
 @helper
+def bits_from(bits: Any, i: int) -> Word:
+    """64 bits from bit `i` on; one more block must be there."""
+    low, shift = bits[i >> 6] >> np.uint64(i & 63), np.uint64(63 - (i & 63))
+    return low | (bits[(i >> 6) + 1] << ONE) << shift
+
+
+@helper
+def set_bit(bits: Any, i: int) -> None:
+    bits[i >> 6] |= ONE << np.uint64(i & 63)
+
+
+@helper
 def next_set(bits: Any, i: int, end: int) -> int:
     """The first i <= position < end with its bit set, or `end`."""
     if i >= end:
@@ -177,6 +191,17 @@ def next_set(bits: Any, i: int, end: int) -> int:
             return end
         word = bits[i >> 6]
     return min((i & ~63) + trailing_zeros(word), end)
+
+
+@helper
+def last_set(bits: Any, start: int, end: int) -> int:
+    """The last start <= position < end with its bit set, or a number below `start`."""
+    i = end - 1
+    word = bits[i >> 6] & (ALL_BITS >> np.uint64(63 - (i & 63)))
+    while word == 0 and i >= start:
+        i = (i & ~63) - 1
+        word = bits[i >> 6] if i >= start else np.uint64(0)
+    return (i & ~63) + 63 - leading_zeros(word) if word else start - 1
 
 
 @helper

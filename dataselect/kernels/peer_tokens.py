@@ -23,6 +23,7 @@ from dataselect.kernels.primitives import BLOCK, I32, I64, U8, U32, U64, mix64, 
 from dataselect.kernels.signal_tables import (
     PAGE_OF,
     PAGES,
+    SPECIAL_BITS,
     SPECIAL_KEYS,
     SPECIAL_LENGTHS,
     SPECIAL_VALUES,
@@ -45,9 +46,9 @@ _BYTES, _WORDS, _INTS, _LONGS = (
     types.int64(
         I64,
         U8,
-        types.Tuple((U8, U32, U64, I32, U64, U64, _BYTES, U8, I32, U32, I32)),
+        types.Tuple((U8, U32, U64, I32, U64, U64, _BYTES, U8, I32, U32, I32, U64)),
         _BYTES,
-        types.UniTuple(_WORDS, 2),
+        types.UniTuple(_WORDS, 5),
         types.Tuple((_LONGS, _INTS, _INTS, _INTS, _INTS)),
         types.Tuple((_WORDS, _INTS)),
         types.Tuple((_WORDS, _LONGS, _LONGS, _LONGS)),
@@ -71,14 +72,15 @@ def _spacy_tokens(
 ) -> int:
     tables = (
         (pointer_to(arrays[0]), pointer_to(arrays[1])),
-        (pointer_to(arrays[2]), pointer_to(arrays[3]), pointer_to(arrays[9])),
+        (pointer_to(arrays[2]), pointer_to(arrays[3]), pointer_to(arrays[9]), pointer_to(arrays[11])),
         pointer_to(arrays[4]),
         (pointer_to(arrays[5]), pointer_to(arrays[10])),
         pointer_to(arrays[6]),
         (pointer_to(arrays[7]), pointer_to(arrays[8])),
     )
     source, text = pointer_to(data), pointer_to(padded)
-    spaces, letters = pointer_to(bits[0]), pointer_to(bits[1])
+    known = pointer_to(bits[0]), pointer_to(bits[1]), pointer_to(bits[2])  # spaces, letters, alnums
+    marks = pointer_to(bits[3]), pointer_to(bits[4])
     scratch = (
         pointer_to(chunk[0]),
         pointer_to(chunk[1]),
@@ -94,9 +96,9 @@ def _spacy_tokens(
     for doc in range(offsets.size - 1):
         n_bytes = offsets[doc + 1] - offsets[doc]
         is_ascii = copy_document(source, offsets[doc], offsets[doc + 1], text)
-        space_bits(text, n_bytes, is_ascii, spaces)
-        letter_bits(text, n_bytes, letters)
-        read_words(text, n_bytes, np.int64(SPACY), (spaces, letters), tables, scratch, recent, words)
+        space_bits(text, n_bytes, is_ascii, known[0])
+        letter_bits(text, n_bytes, known[1], known[2])
+        read_words(text, n_bytes, np.int64(SPACY), known, marks, tables, scratch, recent, words)
         for i in range(counts[N_WORDS]):
             out[n_total + i] = rows[0][i]
         n_total += counts[N_WORDS]
@@ -120,9 +122,10 @@ def spacy_tokens(offsets: np.ndarray, data: np.ndarray) -> tuple[np.ndarray, np.
         unicode_tables.PAGES,
         SPECIAL_LENGTHS,
         STOP_NUMBERS,
+        SPECIAL_BITS,
     )
     padded = np.zeros(n_bytes + 2 * PAD + BLOCK, np.uint8)
-    bits = tuple(np.empty(n_bytes // BLOCK + 2, np.uint64) for _ in range(2))
+    bits = tuple(np.empty(n_bytes // BLOCK + 2, np.uint64) for _ in range(5))
     chunk = np.empty(CHUNK_BYTES + 2, np.int64), *(np.empty(CHUNK_BYTES + 2, np.int32) for _ in range(4))
     n_recent = RECENT_WORDS + CHUNK_BYTES
     newest = np.empty(n_recent, np.uint64), np.empty(n_recent, np.int32)

@@ -60,7 +60,7 @@ def readable(offsets: np.ndarray, data: np.ndarray) -> Iterator[str]:
 
 
 GROUPS = (
-    (k.SPACY_WORDS, k.SPACY_REPETITION, k.SPACY_AT),
+    (k.SPACY_WORDS | k.C4, k.SPACY_REPETITION, k.SPACY_AT),
     (0, k.UNISEG_REPETITION, k.UNISEG_AT),
     (k.SPLIT_WORDS, k.SPLIT_REPETITION, k.SPLIT_AT),
     (0, k.NORMAL_WORDS, k.NORMAL_AT),

@@ -40,87 +40,78 @@ def find_slot(keys: Any, mask: int, key: Any) -> int:
     """The slot of the key, or the empty one where it belongs; a key 0 is read as 1."""
     key = max(key, ONE)
     slot = np.int64((key * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)) & mask
-    while keys[slot] != 0 and keys[slot] != key:
+    while min(keys[slot], keys[slot] ^ key) != 0:  # one branch: whether a key is new is a coin toss
         slot = (slot + 1) & mask
     return slot
 
 
 @helper
-def number_words(hashes: Any, n_words: int, table: Any, lists: Any) -> tuple[int, int]:
-    """Number the distinct words, list the positions of those that repeat; returns (distinct, listed)."""
+def number_keys(found: Any, n_found: int, table: Any, lists: Any) -> int:
+    """Number the distinct keys found[:n_found], in order; fills numbers, counts, firsts (of an index).
+
+    Returns how many there are. Whether a key is new is a coin toss, so nothing branches on it.
+    """
     keys, values = table
-    numbers, positions, counts, _ = lists
-    mask = clear_table(keys, n_words)
-    n_distinct = 0
-    for i in range(n_words):
-        slot = find_slot(keys, mask, hashes[i])
-        if keys[slot] == 0:
-            keys[slot] = max(hashes[i], ONE)
-            values[slot] = n_distinct
-            counts[n_distinct] = 0
-            n_distinct += 1
-        numbers[i] = values[slot]
-        counts[values[slot]] += 1
-    n_listed = 0
-    for i in range(n_words):
-        if counts[numbers[i]] > 1:
-            numbers[n_listed] = numbers[i]
-            positions[n_listed] = i
-            n_listed += 1
-    return n_distinct, n_listed
+    numbers, _, counts, firsts = lists
+    mask = clear_table(keys, n_found)
+    for i in range(n_found):
+        counts[i] = 0
+    n_distinct = np.int32(0)
+    for i in range(n_found):
+        key = max(found[i], ONE)
+        slot = find_slot(keys, mask, key)
+        is_new = keys[slot] == 0
+        known = values[slot]
+        number = n_distinct if is_new else known
+        first = firsts[number]
+        keys[slot] = key
+        values[slot] = number
+        numbers[i] = number
+        counts[number] += 1
+        firsts[number] = np.int32(i) if is_new else first
+        n_distinct = np.int32(n_distinct + is_new)
+    return np.int64(n_distinct)
 
 
 @helper
-def next_order(n_listed: int, table: Any, lists: Any) -> tuple[int, int]:
-    """From the repeated (n-1)-grams to the n-grams they make up: (distinct, listed); counts are not yet >= 2.
-
-    Keeps for n-gram number g its count, and its first position in `firsts`.
-    """
-    keys, values = table
-    numbers, positions, counts, firsts = lists
-    mask = clear_table(keys, n_listed)
-    n_distinct = n = 0
+def pair_up(n_listed: int, pairs: Any, lists: Any) -> int:
+    """Of neighbours in the list that are neighbours in the text, their numbers as one key; how many."""
+    numbers, positions = lists[0], lists[1]
+    n = 0
     for i in range(n_listed - 1):
-        if positions[i + 1] == positions[i] + 1:
-            key = np.uint64(numbers[i] + 1) << np.uint64(32) | np.uint64(numbers[i + 1] + 1)
-            slot = find_slot(keys, mask, key)
-            if keys[slot] == 0:
-                keys[slot] = key
-                values[slot] = n_distinct
-                counts[n_distinct] = 0
-                firsts[n_distinct] = positions[i]
-                n_distinct += 1
-            positions[n] = positions[i]
-            numbers[n] = values[slot]
-            counts[values[slot]] += 1
-            n += 1
-    return n_distinct, n
+        first = positions[i]
+        pairs[n] = np.uint64(numbers[i] + 1) << np.uint64(32) | np.uint64(numbers[i + 1] + 1)
+        n_next = n + (positions[i + 1] == first + 1)
+        positions[n] = first
+        n = n_next
+    return n
 
 
 @helper
 def keep_repeated(n_listed: int, lists: Any) -> int:
+    """Leave those in the list that occur twice or more."""
     numbers, positions, counts, _ = lists
     n = 0
     for i in range(n_listed):
-        if counts[numbers[i]] > 1:
-            numbers[n] = numbers[i]
-            positions[n] = positions[i]
-            n += 1
+        number = numbers[i]
+        positions[n] = positions[i]
+        numbers[n] = number
+        n += counts[number] > 1
     return n
 
 
 @helper
 def measure_top(order: int, n_distinct: int, ends: Any, lists: Any, out: Any, at: int) -> None:
-    counts, firsts = lists[2], lists[3]
-    most, chars, longest = np.int64(1), ends[order] - ends[0], np.int64(0)
+    _, positions, counts, firsts = lists
+    most, chars, longest = np.int32(1), ends[order] - ends[0], np.int64(0)
     for g in range(n_distinct):
-        count = np.int64(counts[g])
-        if count > 1 and count >= most:
-            length = ends[firsts[g] + order] - ends[firsts[g]]
-            if count > most:
-                most, chars, longest = count, length, length
-            else:
-                longest = max(longest, length)
+        most = max(most, counts[g])
+    for g in range(n_distinct if most > 1 else 0):
+        if counts[g] == most:
+            first = positions[firsts[g]]
+            length = ends[first + order] - ends[first]
+            chars = length if longest == 0 else chars
+            longest = max(longest, length)
     out[at] = most
     out[at + 1] = chars
     out[at + 2] = max(longest, chars)
@@ -165,14 +156,14 @@ def all_ngrams(order: int, n_words: int, ends: Any) -> int:
 def count_repetition(words: Any, entropy_too: bool, table: Any, lists: Any, out: Any) -> None:
     """Fill out[0:N_REPETITION_COUNTS] from words = (hashes, ends, lengths, counts, n_kept).
 
-    table: keys uint64, values int32, of a power of two of at least twice the words' number; lists: numbers,
-    positions, counts, firsts int32. Only the first n_kept words are looked at.
+    The hashes are used up. table: keys uint64, values int32, of a power of two of at least twice the words'
+    number; lists: numbers, positions, counts, firsts int32. Only the first n_kept words are looked at.
     """
     hashes, ends, n_words = words[0], words[1], min(words[3][0], words[4])
     for i in range(N_REPETITION_COUNTS):
         out[i] = 0
-    n_distinct, n_listed = number_words(hashes, n_words, table, lists)
-    counts = lists[2]
+    positions, counts = lists[1], lists[2]
+    n_distinct = number_keys(hashes, n_words, table, lists)
     out[N_UNIQUE] = n_distinct
     if entropy_too and n_words:
         entropy = 0.0
@@ -180,10 +171,14 @@ def count_repetition(words: Any, entropy_too: bool, table: Any, lists: Any, out:
             share = counts[g] / n_words
             entropy -= share * np.log(share)
         out[ENTROPY] = np.int64(np.rint(entropy * ENTROPY_SCALE))
+    for i in range(n_words):
+        positions[i] = i
+    n_listed = keep_repeated(n_words, lists)
     for order in range(2, 11):
         if order > n_words:
             break
-        n_distinct, n_listed = next_order(n_listed, table, lists)
+        n_listed = pair_up(n_listed, hashes, lists)
+        n_distinct = number_keys(hashes, n_listed, table, lists)
         if order < 5:
             measure_top(order, n_distinct, ends, lists, out, TOP + 3 * (order - 2))
         n_listed = keep_repeated(n_listed, lists)

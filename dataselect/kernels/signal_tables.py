@@ -90,6 +90,10 @@ with np.load(Path(__file__).with_name("signal-tables.npz")) as _file:
     """uint64[64]: hashes of Gopher's stop words (arXiv 2112.11446, appendix A.1.1), linear probing."""
     STOP_NUMBERS: np.ndarray = _file["stop_numbers"]
     """int32[64]: place of the word in STOP_WORDS, from 1."""
+SPECIAL_BITS: np.ndarray = np.zeros(1 << 9, np.uint64)
+"""uint64[512]: bit h: a special case whose hash has h as its highest 15 bits."""
+for _key in SPECIAL_KEYS[SPECIAL_KEYS != 0].tolist():
+    SPECIAL_BITS[_key >> 55] |= np.uint64(1 << (_key >> 49 & 63))
 for _table in (
     PAGE_OF,
     PAGES,
@@ -97,6 +101,7 @@ for _table in (
     SPECIAL_VALUES,
     UNIT_KEYS,
     SPECIAL_LENGTHS,
+    SPECIAL_BITS,
     STOP_KEYS,
     STOP_NUMBERS,
 ):

@@ -99,6 +99,7 @@ from dataselect.kernels.signal_tables import (
     NUMERIC,
     PAGE_OF,
     PAGES,
+    SPECIAL_BITS,
     SPECIAL_KEYS,
     SPECIAL_LENGTHS,
     SPECIAL_VALUES,
@@ -211,6 +212,7 @@ def count_words_group(
     kind: int,
     repeated: bool,
     bits: Any,
+    marks: Any,
     tables: Any,
     scratch: Any,
     recent: Any,
@@ -220,7 +222,7 @@ def count_words_group(
     out: Any,
 ) -> None:
     """Counts of one definition of words, and of its repetition where wanted."""
-    read_words(text, n_bytes, kind, bits, tables, scratch, recent, words_out)
+    read_words(text, n_bytes, kind, bits, marks, tables, scratch, recent, words_out)
     counts = words_out[3]
     for i in range(N_WORD_COUNTS):
         out[i] = counts[i]
@@ -237,9 +239,9 @@ _SIGNATURE = types.void(
     U8,
     types.int64,
     types.UniTuple(types.int64, 4),
-    types.Tuple((U8, U32, U64, I32, U64, U64, _BYTES, U8, I32, U8, U32, I32)),
+    types.Tuple((U8, U32, U64, I32, U64, U64, _BYTES, U8, I32, U8, U32, I32, U64)),
     types.UniTuple(_BYTES, 2),
-    types.UniTuple(_WORD, 5),
+    types.UniTuple(_WORD, 11),
     types.Tuple((_LONG, _INT, _INT, _INT, _INT)),
     types.Tuple((_WORD, _INT)),
     types.Tuple((_WORD, _LONG, _LONG, _LONG)),
@@ -254,7 +256,7 @@ _SIGNATURE = types.void(
 def group_of(kind: int) -> tuple[int, int, int]:
     """(group, group with repetition, first count) of a definition of words."""
     if kind == SPACY:
-        return SPACY_WORDS, SPACY_REPETITION, SPACY_AT
+        return SPACY_WORDS | C4, SPACY_REPETITION, SPACY_AT
     if kind == UNISEG:
         return 0, UNISEG_REPETITION, UNISEG_AT
     if kind == SPLIT:
@@ -281,18 +283,29 @@ def _document_counts(
     lists: Any,
     out: np.ndarray,
 ) -> None:
-    source, text, spare = pointer_to(data), pointer_to(buffers[0]), pointer_to(buffers[1])
+    source, text = pointer_to(data), pointer_to(buffers[0])
     tables = (
         (pointer_to(arrays[0]), pointer_to(arrays[1])),  # character classes
-        (pointer_to(arrays[2]), pointer_to(arrays[3]), pointer_to(arrays[10])),  # special cases
+        (
+            pointer_to(arrays[2]),
+            pointer_to(arrays[3]),
+            pointer_to(arrays[10]),
+            pointer_to(arrays[12]),
+        ),  # special
         pointer_to(arrays[4]),  # units
         (pointer_to(arrays[5]), pointer_to(arrays[11])),  # stop words
         pointer_to(arrays[6]),
         (pointer_to(arrays[7]), pointer_to(arrays[8])),  # lower case
         pointer_to(arrays[9]),  # phrases
     )
-    spaces, letters, breaks = pointer_to(bits[0]), pointer_to(bits[1]), pointer_to(bits[2])
-    both, spare_bits = (spaces, letters), (pointer_to(bits[3]), pointer_to(bits[4]))
+    both = pointer_to(bits[0]), pointer_to(bits[1]), pointer_to(bits[2])  # spaces, letters, alnums
+    marks, breaks = (pointer_to(bits[3]), pointer_to(bits[4])), pointer_to(bits[5])
+    spaces = both[0]
+    spare = (
+        pointer_to(buffers[1]),
+        (pointer_to(bits[6]), pointer_to(bits[7]), pointer_to(bits[8])),
+        (pointer_to(bits[9]), pointer_to(bits[10])),
+    )
     recent = pointer_to(newest[0]), pointer_to(newest[1])
     scratch = (
         pointer_to(chunk[0]),
@@ -315,7 +328,7 @@ def _document_counts(
         is_ascii = copy_document(source, offsets[doc], offsets[doc + 1], text)
         count_general(text, n_bytes, advance(row, GENERAL_AT))
         space_bits(text, n_bytes, is_ascii, spaces)
-        letter_bits(text, n_bytes, letters)
+        letter_bits(text, n_bytes, both[1], both[2])
         if wanted & CHARACTERS:
             count_characters(text, n_bytes, tables, advance(row, CHARACTERS_AT))
         if wanted & LINES:
@@ -334,21 +347,6 @@ def _document_counts(
         if wanted & (LINES | C4):
             break_bits(text, n_bytes, is_ascii, breaks)
             count_break_lines(text, n_bytes, spaces, breaks, advance(row, BREAK_LINES_AT))
-        if wanted & C4:
-            count_c4(
-                text,
-                n_bytes,
-                is_ascii,
-                both,
-                breaks,
-                c4_rules,
-                tables,
-                spare,
-                spare_bits,
-                scratch,
-                recent,
-                advance(row, C4_AT),
-            )
         if wanted & UNISEG_REPETITION:
             row[N_ALNUM_FIELDS_AT] = count_alnum_fields(text, n_bytes, tables)
         for kind in range(5):
@@ -360,6 +358,7 @@ def _document_counts(
                     kind,
                     wanted & repeated != 0,
                     both,
+                    marks,
                     tables,
                     scratch,
                     recent,
@@ -367,6 +366,22 @@ def _document_counts(
                     first,
                     ngrams,
                     advance(row, at),
+                )
+            if kind == SPACY and wanted & C4:
+                count_c4(
+                    text,
+                    n_bytes,
+                    is_ascii,
+                    spaces,
+                    breaks,
+                    marks,
+                    c4_rules,
+                    tables,
+                    spare,
+                    scratch,
+                    recent,
+                    word_rows,
+                    advance(row, C4_AT),
                 )
 
 
@@ -411,7 +426,7 @@ def document_counts(
 
     offsets          int64[n_docs + 1]        document i is data[offsets[i]:offsets[i + 1]]
     data             uint8[:]                 UTF-8; a byte that is not part of a character is read as U+001A
-    wanted           sum of the groups to fill
+    wanted           sum of the groups to fill; C4 fills SPACY_WORDS, too
     out              int64[n_docs, N_COUNTS]  places of groups that are not wanted are left as they are
     short_chars      most code points of a short line (FineWeb: 30)
     min_line_words, max_word_chars, terminal  C4's line filter
@@ -441,9 +456,10 @@ def document_counts(
         PHRASES,
         SPECIAL_LENGTHS,
         STOP_NUMBERS,
+        SPECIAL_BITS,
     )
     spare_blocks = spare_bytes // BLOCK + 2
-    bits = tuple(np.empty(n, np.uint64) for n in (n_blocks, n_blocks, n_blocks, spare_blocks, spare_blocks))
+    bits = tuple(np.empty(n, np.uint64) for n in 6 * (n_blocks,) + 5 * (spare_blocks,))
     n_recent = words.RECENT_WORDS + CHUNK_BYTES
     newest = np.empty(n_recent, np.uint64), np.empty(n_recent, np.int32)
     chunk = np.empty(CHUNK_BYTES + 2, np.int64), *(np.empty(CHUNK_BYTES + 2, np.int32) for _ in range(4))

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from dataselect.kernels.padded import span_hash
-from dataselect.kernels.primitives import helper
+from dataselect.kernels.primitives import Word, helper
 from dataselect.kernels.signal_tables import (
     ALPHA,
     ALPHA_LOWER,
@@ -47,14 +47,32 @@ def flags_at(code_point: int, classes: Any) -> Any:
 
 
 @helper
+def may_be_special(text: Any, start: int, end: int, specials: Any) -> bool:
+    """Whether a special case of this length begins and ends like these bytes: one word in six."""
+    if end - start > LONGEST_SPECIAL or end <= start:
+        return False
+    lengths = specials[2][np.int64(text[start])] & specials[2][256 + np.int64(text[end - 1])]
+    return np.int64(lengths) >> (end - start) & 1 != 0
+
+
+@helper
+def may_be_special_hash(key: Word, specials: Any) -> bool:
+    """Whether a special case has the same 15 bits of its hash: one word in 25."""
+    bits = key >> np.uint64(49)
+    return specials[3][bits >> np.uint64(6)] >> (bits & np.uint64(63)) & np.uint64(1) != 0
+
+
+@helper
 def special_at(text: Any, start: int, end: int, specials: Any) -> Any:
     """Value of the special case that these bytes are, or 0."""
-    if end - start > LONGEST_SPECIAL or end <= start:
+    if not may_be_special(text, start, end, specials):
         return np.int64(0)
-    lengths = specials[2][np.int64(text[start])] & specials[2][256 + np.int64(text[end - 1])]
-    if not np.int64(lengths) >> (end - start) & 1:  # five of six words end here
-        return np.int64(0)
-    key = span_hash(text, start, end - start)
+    return special_of(span_hash(text, start, end - start), specials)
+
+
+@helper
+def special_of(key: Word, specials: Any) -> Any:
+    """Value of the special case with this hash, or 0."""
     slot = np.int64(key & np.uint64(4095))
     while specials[0][slot] != 0:
         if specials[0][slot] == key:
@@ -95,22 +113,24 @@ def prefix_length(flags: Any, chars: Any, low: int, high: int) -> int:
 
 
 @helper
-def unit_length(text: Any, chars: Any, at: Any, low: int, high: int, tables: Any) -> int:
+def unit_length(text: Any, chars: Any, at: Any, low: int, high: int, units: Any) -> int:
     """Characters of the longest unit that ends here after a digit, or 0."""
     for length in range(min(LONGEST_UNIT, high - low - 1), 0, -1):
         start = high - length
         if is_digit(chars[start - 1]):
             key = span_hash(text, np.int64(at[start]), np.int64(at[high] - at[start]))
             slot = np.int64(key & np.uint64(511))
-            while tables[2][slot] != 0:
-                if tables[2][slot] == key:
+            while units[slot] != 0:
+                if units[slot] == key:
                     return length
                 slot = (slot + 1) & 511
     return 0
 
 
 @helper
-def suffix_length(text: Any, flags: Any, chars: Any, at: Any, low: int, high: int, tables: Any) -> int:
+def suffix_length(
+    text: Any, flags: Any, chars: Any, at: Any, low: int, high: int, any_of: int, units: Any
+) -> int:
     """Characters of the longest suffix of chars[low:high]; nothing before `low` is looked at."""
     if low >= high:
         return 0
@@ -148,7 +168,7 @@ def suffix_length(text: Any, flags: Any, chars: Any, at: Any, low: int, high: in
                 length = 3
             elif high - 3 >= low and (before == 65 or before == 67) and is_digit(chars[high - 3]):
                 length = 2
-    return max(length, unit_length(text, chars, at, low, high, tables))
+    return max(length, unit_length(text, chars, at, low, high, units)) if any_of & DIGIT else length
 
 
 @helper
@@ -256,7 +276,7 @@ def cut_special(at: Any, low: int, high: int, value: int, cuts: Any, n: int) -> 
 
 
 @helper
-def join_specials(text: Any, at: Any, tables: Any, cuts: Any, stack: Any, n_tokens: int) -> int:
+def join_specials(text: Any, at: Any, specials: Any, cuts: Any, stack: Any, n_tokens: int) -> int:
     """Tokens that make up a special case together, such as ":" and ")", become its tokens."""
     for k in range(n_tokens):
         stack[k] = cuts[k]
@@ -265,8 +285,10 @@ def join_specials(text: Any, at: Any, tables: Any, cuts: Any, stack: Any, n_toke
         start = np.int64(0) if k == 0 else np.int64(stack[k - 1])
         last = min(k + 6, n_tokens) - 1
         value = np.int64(0)
+        if specials[2][np.int64(text[at[start]])] == 0:  # none begins like this
+            last = k
         while last > k and value == 0:
-            value = special_at(text, np.int64(at[start]), np.int64(at[stack[last]]), tables[1])
+            value = special_at(text, np.int64(at[start]), np.int64(at[stack[last]]), specials)
             last -= value == 0
         if value:
             n = cut_special(at, start, np.int64(stack[last]), value, cuts, n)
@@ -302,7 +324,7 @@ def split_spacy(text: Any, n_chars: int, any_of: int, tables: Any, scratch: Any)
         if special:
             low += prefix
             break
-        suffix = suffix_length(text, flags, chars, at, low + prefix, high, tables)
+        suffix = suffix_length(text, flags, chars, at, low + prefix, high, any_of, tables[2])
         if suffix and high - suffix > low:
             # As in spaCy, the prefix is still on: it is no token if what remains with it is a special case.
             special = special_at(text, np.int64(at[low]), np.int64(at[high - suffix]), tables[1])
@@ -339,4 +361,4 @@ def split_spacy(text: Any, n_chars: int, any_of: int, tables: Any, scratch: Any)
         n_stack -= 1
         cuts[n] = stack[n_stack]
         n += 1
-    return join_specials(text, at, tables, cuts, stack, n) if n > 1 else n
+    return join_specials(text, at, tables[1], cuts, stack, n) if n > 1 else n

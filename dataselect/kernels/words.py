@@ -18,7 +18,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from dataselect.kernels.layout import (
     N_ALPHA,
@@ -39,13 +38,14 @@ from dataselect.kernels.layout import (
     WORD_CHARS,
     WORDPUNCT,
 )
-from dataselect.kernels.padded import decode_valid, next_set, next_unset, span_hash
-from dataselect.kernels.primitives import Word, helper
+from dataselect.kernels.padded import bits_from, decode_valid, next_set, set_bit, span_hash
+from dataselect.kernels.primitives import BLOCK, Word, helper, low_bits, range_mask, trailing_zeros
 from dataselect.kernels.signal_tables import (
     ALNUM,
     ALPHABETIC,
     ASCII_PUNCT,
     LOWER,
+    PREFIX,
     PUNCT,
     SENTENCE_END,
     SUFFIX,
@@ -68,8 +68,14 @@ from dataselect.kernels.signal_tables import (
     WORD,
     WORD_BREAK_SHIFT,
 )
-from dataselect.kernels.spacy_words import flags_at, special_at, split_spacy
-from dataselect.kernels.tokens import encode
+from dataselect.kernels.spacy_words import (
+    flags_at,
+    may_be_special_hash,
+    special_at,
+    special_of,
+    split_spacy,
+)
+from dataselect.kernels.tokens import ONE, encode
 
 CHUNK_BYTES = 16_384
 SHORT_BYTES = 64
@@ -91,6 +97,7 @@ HAS_WORD = 1 << 20
 r"""A character is `\w`."""
 HAS_ASCII_LETTER = 1 << 21
 STOP_SHIFT = 24
+TOP = np.uint64(63)
 
 
 @helper
@@ -193,34 +200,27 @@ def normalize(n_chars: int, tables: Any, scratch: Any) -> tuple[Word, int]:
 def stop_number(word_hash: Word, stops: Any) -> int:
     """Place of the stop word with this hash, from 1, or 0."""
     slot = np.int64(word_hash & np.uint64(63))
-    while stops[0][slot] != 0:
-        if stops[0][slot] == word_hash:
-            return np.int64(stops[1][slot])
-        slot = (slot + 1) & 63
-    return np.int64(0)
+    return np.int64(stops[1][slot]) & -np.int64(stops[0][slot] == word_hash)
 
 
 @helper
 def word_info(kind: int, first: int, last: int, word_hash: Word, tables: Any, scratch: Any) -> Any:
     """int64 info of the word of characters first to last - 1."""
     flags, chars = scratch[0], scratch[1]
-    any_of, all_of, n_word, special = np.int64(0), np.int64(-1), 0, False
+    any_of, all_of, letters = np.int64(0), np.int64(-1), np.int64(0)
     for i in range(first, last):
         any_of |= flags[i]
         all_of &= flags[i]
-        n_word += (flags[i] & WORD) != 0
-        special |= chars[i] == 35 or chars[i] == 0x2026
-        lower = chars[i] | 32
-        if 97 <= lower <= 122:
-            any_of |= np.int64(1) << 40
+        letters |= flags[i] & -np.int64(chars[i] < 0x80)
+    letters &= ALPHABETIC
     info = np.int64(last - first)
     if any_of & ALPHABETIC:
         info |= HAS_ALPHA
     if any_of & WORD:
         info |= HAS_WORD
-    if any_of >> 40 & 1:
+    if letters:
         info |= HAS_ASCII_LETTER
-    if 2 <= last - first <= 4 and any_of >> 40 & 1:
+    if 2 <= last - first <= 4 and letters:
         info |= stop_number(word_hash, tables[3]) << STOP_SHIFT
     if kind == SPACY:
         if not all_of & SYMBOL:
@@ -230,11 +230,15 @@ def word_info(kind: int, first: int, last: int, word_hash: Word, tables: Any, sc
         if all_of & PUNCT:
             info |= IS_PUNCT
     elif kind == SPLIT:
+        n_word, special = 0, False
+        for i in range(first, last):
+            n_word += (flags[i] & WORD) != 0
+            special |= chars[i] == 35 or chars[i] == 0x2026
         if not special:
             info |= NOT_SYMBOL
         if 1 <= n_word <= 3:
             info |= IS_PUNCT
-        if 2 <= last - first <= 4 and any_of >> 40 & 1:
+        if 2 <= last - first <= 4 and letters:
             lowered, _ = normalize(last, tables, scratch)
             if stop_number(lowered, tables[3]) and not any_of & ASCII_PUNCT:
                 info |= ENDS_SENTENCE
@@ -249,10 +253,17 @@ def split_chunk(text: Any, start: int, end: int, kind: int, tables: Any, scratch
     flags, chars, at, cuts, _ = scratch
     n_chars, any_of = 0, np.int64(0)
     position = start
+    page_of, pages = tables[0]
+    first_page = np.int64(page_of[0]) << 8
     while position < end:
-        code_point, n_read = decode_valid(text, position)
-        flags[n_chars] = flags_at(code_point, tables[0])
-        any_of |= flags[n_chars]
+        code_point, n_read = np.int64(text[position]), np.int64(1)
+        if code_point < 0x80:
+            found = np.int64(pages[first_page | code_point])
+        else:
+            code_point, n_read = decode_valid(text, position)
+            found = flags_at(code_point, tables[0])
+        flags[n_chars] = found
+        any_of |= found
         chars[n_chars] = code_point
         at[n_chars] = position
         n_chars += 1
@@ -293,32 +304,10 @@ def chunk_stop(text: Any, start: int, end: int) -> int:
     return stop
 
 
-@njit(inline="always")
-def read_letters(
-    text: Any, start: int, end: int, n_letters: int, kind: int, tables: Any, recent: Any, n: int
-) -> int:
-    """A chunk of ASCII letters, or with one more character, the usual ones: words appended, or -1 if it is
-    not.
-    """
-    hashes, infos = recent
-    if kind != SPACY and (kind != UNISEG or start + n_letters < end):
-        return -1
-    if special_at(text, start, end, tables[1]):
-        return -1
-    word_hash = span_hash(text, start, n_letters)
-    info = n_letters | HAS_ALPHA | HAS_WORD | HAS_ASCII_LETTER
-    if kind == SPACY:
-        info |= NOT_SYMBOL
-    if 2 <= n_letters <= 4:
-        info |= stop_number(word_hash, tables[3]) << STOP_SHIFT
-    hashes[n] = word_hash
-    infos[n] = info
-    if start + n_letters == end:
-        return n + 1
-    char = np.int64(text[end - 1])
-    if not ends_word(text, end, char, tables) or special_at(text, start, end - 1, tables[1]):
-        return -1
-    flags = flags_at(char, tables[0])
+@helper
+def add_sign(text: Any, at: int, tables: Any, recent: Any, n: int) -> int:
+    """Append the ASCII character at `at`, no letter, as a word of SPACY; its flags."""
+    flags = flags_at(np.int64(text[at]), tables[0])
     info = 1
     if not flags & SYMBOL:
         info |= NOT_SYMBOL
@@ -328,16 +317,86 @@ def read_letters(
         info |= IS_PUNCT
     if flags & WORD:
         info |= HAS_WORD
-    hashes[n + 1] = span_hash(text, end - 1, np.int64(1))
-    infos[n + 1] = info
-    return n + 2
+    recent[0][n] = span_hash(text, at, np.int64(1))
+    recent[1][n] = info
+    return flags
 
 
 @helper
-def ends_word(text: Any, end: int, char: int, tables: Any) -> bool:
-    """Whether spaCy always splits this ASCII character off at the end, after a letter."""
+def is_special(text: Any, start: int, end: int, specials: Any) -> bool:
+    return special_at(text, start, end, specials) != 0
+
+
+@helper
+def read_plain(
+    text: Any, start: int, end: int, bits: Any, kind: int, marks: Any, tables: Any, recent: Any, n: int
+) -> int:
+    """Append the words of a chunk of ASCII letters and digits, with at most one sign before and after them.
+
+    Nine of ten chunks are such. -1 where it is another, or spaCy may split the letters or not the signs.
+    """
+    first = start
+    run = bits_from(bits[2], first)
+    if not run & ONE and text[start] < 0x80 and kind == SPACY:
+        if end - start == 1:
+            flags = add_sign(text, start, tables, recent, n)
+            if flags & SENTENCE_END:
+                set_bit(marks[0], start)
+            elif not flags & PUNCT:
+                set_bit(marks[1], start)
+            return n + 1
+        if flags_at(np.int64(text[start]), tables[0]) & PREFIX:
+            first += 1
+            run = bits_from(bits[2], first)
+    n_bytes = trailing_zeros(~run)
+    last = first + n_bytes
+    if (
+        n_bytes == 0
+        or last + 1 < end
+        or (last < end and (kind != SPACY or not ends_word(text, last, tables)))
+    ):
+        return np.int64(-1)
+    letters = bits_from(bits[1], first) & low_bits(n_bytes)
+    if letters != low_bits(n_bytes) and letters >> np.uint64(n_bytes - 1):  # "5km", "3rd"
+        return np.int64(-1)
+    word_hash = span_hash(text, first, n_bytes)
+    if may_be_special_hash(word_hash, tables[1]) and special_of(word_hash, tables[1]):
+        return np.int64(-1)
+    if last < end and is_special(text, first, end, tables[1]):
+        return np.int64(-1)
+    if first > start:
+        if is_special(text, start, last, tables[1]) or (
+            last < end and is_special(text, start, end, tables[1])
+        ):
+            return np.int64(-1)
+        if add_sign(text, start, tables, recent, n) & SENTENCE_END:
+            set_bit(marks[0], start)
+        set_bit(marks[1], first)
+        n += 1
+    info = n_bytes | HAS_WORD
+    if letters:
+        info |= HAS_ALPHA | HAS_ASCII_LETTER
+    if kind == SPACY:
+        info |= NOT_SYMBOL
+    if 2 <= n_bytes <= 4:
+        info |= stop_number(word_hash, tables[3]) << STOP_SHIFT
+    recent[0][n] = word_hash
+    recent[1][n] = info
+    n += 1
+    if last < end:
+        if add_sign(text, last, tables, recent, n) & SENTENCE_END:
+            set_bit(marks[0], last)
+        n += 1
+    return n
+
+
+@helper
+def ends_word(text: Any, at: int, tables: Any) -> bool:
+    """Whether spaCy always splits the character at `at` off at the end, after an ASCII letter or digit."""
+    char = np.int64(text[at])
     if char == 46:
-        return 97 <= text[end - 2] <= 122
+        before = text[at - 1]
+        return 97 <= before <= 122 or before < 58
     return char < 0x80 and (flags_at(char, tables[0]) & SUFFIX) != 0
 
 
@@ -386,17 +445,44 @@ def add_words(recent: Any, n_recent: int, kind: int, words: Any) -> None:
 
 @helper
 def add_chunk(
-    text: Any, start: int, end: int, kind: int, tables: Any, scratch: Any, recent: Any, n: int
+    text: Any, start: int, end: int, kind: int, marks: Any, tables: Any, scratch: Any, recent: Any, n: int
 ) -> int:
     """Append the chunk's words to recent[n:]; returns the new n."""
     hashes, infos = recent
+    at, cuts = scratch[2], scratch[3]
     for k in range(split_chunk(text, start, end, kind, tables, scratch)):
         word_hash, info = read_word(text, k, kind, tables, scratch)
         if info:
             hashes[n] = word_hash
             infos[n] = info
             n += 1
+            if kind == SPACY:
+                first = np.int64(at[0] if k == 0 else at[cuts[k - 1]])
+                if info & ENDS_SENTENCE:
+                    set_bit(marks[0], first)
+                elif not info & IS_PUNCT:
+                    set_bit(marks[1], first)
     return n
+
+
+@helper
+def begin_marks(text: Any, n_bytes: int, bits: Any, marks: Any) -> None:
+    """Marks before any chunk is read: white space but for single spaces, and chunks of letters.
+
+    marks: bit i of marks[0]: a token that ends a sentence starts at byte i; of marks[1]: byte i is in a
+    token that begins another sentence after it, which is any but punctuation.
+    """
+    spaces, _, alnums = bits
+    before = ONE
+    following = spaces[0] & low_bits(n_bytes)
+    for b in range((n_bytes >> 6) + 1):
+        space = following
+        following = spaces[b + 1] & low_bits(max(n_bytes - (b + 1) * BLOCK, 0))
+        after_space = space << ONE | before
+        single = range_mask(text, b * BLOCK, 0, 32, 0) & ~after_space & ~(space >> ONE | following << TOP)
+        marks[0][b] = 0
+        marks[1][b] = (space & ~single) | (alnums[b] & after_space)
+        before = space >> TOP
 
 
 @helper
@@ -405,6 +491,7 @@ def read_words(
     n_bytes: int,
     kind: int,
     bits: Any,
+    marks: Any,
     tables: Any,
     scratch: Any,
     recent: Any,
@@ -414,91 +501,87 @@ def read_words(
 
     hashes[i] is word i's, which ends after ends[i + 1] code points of words (ends[0] = 0), for the first
     n_kept words; of SPLIT lengths[k] words have k code points (255: or more); counts are of all words.
-    bits: white space, ASCII letters. recent: hashes uint64, infos int32, for RECENT_WORDS + CHUNK_BYTES.
+    bits: white space, ASCII letters, those and digits. marks: of SPACY, see
+    begin_marks. recent: hashes uint64, infos int32, for RECENT_WORDS + CHUNK_BYTES.
     """
-    spaces, letters = bits
+    spaces = bits[0]
     ends, lengths, counts = words[1], words[2], words[3]
     for k in range(256):
         lengths[k] = 0
     for k in range(N_WORD_COUNTS):
         counts[k] = 0
     ends[0] = 0
-    n = np.int64(0)
-    start = next_unset(spaces, n, n_bytes)
-    while start < n_bytes:
-        end = next_set(spaces, start, n_bytes)
-        n_letters = next_unset(letters, start, end) - start
-        n_after = np.int64(-1)
-        if start + n_letters + 1 >= end and n_letters and end - start <= SHORT_BYTES:
-            n_after = read_letters(text, start, end, n_letters, kind, tables, recent, n)
-        if n_after >= 0:
-            n = n_after
-        else:
-            while start < end:
-                stop = chunk_stop(text, start, end)
-                n = add_chunk(text, start, stop, kind, tables, scratch, recent, n)
-                if n >= RECENT_WORDS:
-                    add_words(recent, n, kind, words)
-                    n = 0
-                start = stop
+    if kind == SPACY:
+        begin_marks(text, n_bytes, bits, marks)
+    is_fast = kind == SPACY or kind == UNISEG
+    info = HAS_ALPHA | HAS_WORD | HAS_ASCII_LETTER | (NOT_SYMBOL if kind == SPACY else 0)
+    n = start = np.int64(0)
+    before, is_inside = ONE, False
+    for b in range((n_bytes >> 6) + 1):
+        space = spaces[b]
+        edges = space ^ (space << ONE | before)
+        before = space >> TOP
+        while edges:
+            position = b * BLOCK + trailing_zeros(edges)
+            edges &= edges - ONE
+            is_inside = not is_inside
+            if is_inside:
+                start = position
+                continue
+            n_letters = trailing_zeros(~bits_from(bits[1], start))
+            if is_fast and start + n_letters == position:  # seven chunks of ten
+                word_hash = span_hash(text, start, n_letters)
+                if not (may_be_special_hash(word_hash, tables[1]) and special_of(word_hash, tables[1])):
+                    recent[0][n] = word_hash
+                    recent[1][n] = n_letters | info | stop_number(word_hash, tables[3]) << STOP_SHIFT
+                    n += 1
+                    continue
+            if is_fast and position - start <= SHORT_BYTES:  # and most others
+                n_after = read_plain(text, start, position, bits, kind, marks, tables, recent, n)
+                if n_after >= 0:
+                    n = n_after
+                    continue
+            n = read_chunk(text, start, position, kind, marks, tables, scratch, recent, words, n)
         if n >= RECENT_WORDS:
             add_words(recent, n, kind, words)
-            n = 0
-        start = next_unset(spaces, end, n_bytes)
+            n = np.int64(0)
     add_words(recent, n, kind, words)
 
 
 @helper
-def ends_plainly(text: Any, start: int, end: int, letters: Any, tables: Any) -> int:
-    """What the sentencizer sees of a chunk: 0 words only, 1 words and punctuation, 2 and an end, -1 not
-    known.
-    """
-    n_letters = next_unset(letters, start, end) - start
-    if start + n_letters == end:
-        return 0
-    if start + n_letters + 1 < end or n_letters == 0:
-        return -1
-    char = np.int64(text[end - 1])
-    if not ends_word(text, end, char, tables) or special_at(text, start, end, tables[1]):
-        return -1
-    flags = flags_at(char, tables[0])
-    if flags & SENTENCE_END:
-        return 2
-    return 1 if flags & PUNCT else -1
+def read_chunk(
+    text: Any,
+    start: int,
+    end: int,
+    kind: int,
+    marks: Any,
+    tables: Any,
+    scratch: Any,
+    recent: Any,
+    words: Any,
+    n: int,
+) -> int:
+    """Append the words of text[start:end] to recent[n:], and move them to `words` where they are many."""
+    while start < end:
+        stop = chunk_stop(text, start, end)
+        n = add_chunk(text, start, stop, kind, marks, tables, scratch, recent, n)
+        if n >= RECENT_WORDS:
+            add_words(recent, n, kind, words)
+            n = np.int64(0)
+        start = stop
+    return n
 
 
 @helper
-def count_sentences(
-    text: Any, start: int, end: int, bits: Any, tables: Any, scratch: Any, recent: Any
-) -> int:
-    """Sentences of text[start:end] as spaCy's sentencizer finds them; at least 1, as datatrove counts."""
-    spaces, letters = bits
-    infos = recent[1]
+def count_sentences(start: int, end: int, marks: Any) -> int:
+    """Sentences of text[start:end], whose ends are no white space, as spaCy's sentencizer finds them.
+
+    At least 1, as datatrove counts.
+    """
     n = 1
-    seen_end = False
-    position = start
+    position = next_set(marks[0], start, end)
     while position < end:
-        chunk = next_unset(spaces, position, end)
-        # A token of white space: all but a single space, or but the first of several, after a word.
-        if chunk > position and (position == start or chunk - position > 1 or text[position] != 32):
-            n += seen_end
-            seen_end = False
-        position = next_set(spaces, chunk, end)
-        plain = ends_plainly(text, chunk, position, letters, tables) if chunk < position else 1
-        if plain >= 0:
-            if plain != 1 or chunk < position:
-                n += seen_end
-                seen_end = plain == 2
-            continue
-        while chunk < position:
-            stop = chunk_stop(text, chunk, position)
-            for k in range(
-                add_chunk(text, chunk, stop, np.int64(SPACY), tables, scratch, recent, np.int64(0))
-            ):
-                if infos[k] & ENDS_SENTENCE:
-                    seen_end = True
-                elif seen_end and not infos[k] & IS_PUNCT:
-                    n += 1
-                    seen_end = False
-            chunk = stop
+        position = next_set(marks[1], position, end)
+        n += position < end
+        position = next_set(marks[0], position, end)
     return n

@@ -18,7 +18,7 @@ def selection_lines(stage: dict[str, Any], *, always: bool = False) -> Iterator[
     selection = stage.get("selection")
     if not selection or "groups" not in selection:
         return
-    unit, groups = selection["unit"].replace("fraction", "docs"), selection["groups"]
+    unit, groups = selection["unit"], selection["groups"]
     repeated = any((group["copies"] or 0) > (group["kept"] or 0) for group in groups)
     if always or selection["per"] is not None or repeated:
         phase = f", for the phase {selection['as']}" if selection["as"] else ""

@@ -162,6 +162,19 @@ class Stage(BaseModel):
         False, description="leave the stage out, and say so, where a file it needs is missing"
     )
 
+    @model_validator(mode="after")
+    def _limits_agree(self) -> Stage:
+        """Of parameters called min and max, or min_x and max_x."""
+        for name in type(self).model_fields:
+            other = "max" + name.removeprefix("min")
+            if name.startswith("min") and other in type(self).model_fields:
+                low, high = getattr(self, name), getattr(self, other)
+                if isinstance(low, (int, float)) and isinstance(high, (int, float)) and low > high:
+                    raise ValueError(
+                        f"{name}: {low:g} is more than {other}, {high:g}: no document would stay"
+                    )
+        return self
+
     def file_fields(self) -> dict[str, str]:
         """Place -> path of everything declared as a ModelPath: 'model', or 'target[0]', 'target.news'."""
         return self._places(self._file_names())

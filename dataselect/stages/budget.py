@@ -19,18 +19,20 @@ _STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 _LARGEST_SIZE = 2**31 - 1
 """Of one document, in any unit: sums of sizes then stay exact."""
 
-Unit = Literal["docs", "fraction", "bytes", "words", "tokens", "chars"]
+Size = Literal["docs", "bytes", "words", "tokens", "chars"]
+_UNITS = ("docs", "fraction", "bytes", "words", "tokens", "chars")
 
 
 class Keep(BaseModel):
-    """How much to keep: exactly one of the six."""
+    """How much to keep: exactly one of the six; a fraction may be `of` another unit than documents."""
 
     model_config = _STRICT
 
     docs: int | None = Field(None, ge=0, description="number of documents")
     fraction: float | None = Field(
-        None, ge=0, le=1, description="share of the documents that reach the stage"
+        None, ge=0, le=1, description="share of what reaches the stage, counted in `of`"
     )
+    of: Size = Field("docs", description="fraction: share of the documents, or of their bytes, words, ...")
     bytes: ByteSize | None = Field(None, ge=0, description="budget of text bytes (UTF-8), such as 10GB")
     words: int | None = Field(None, ge=0, description="budget of words (runs between white space)")
     tokens: ByteSize | None = Field(None, ge=0, description="budget of tokens, such as 2G; see `tokens:`")
@@ -38,26 +40,33 @@ class Keep(BaseModel):
 
     @model_validator(mode="after")
     def _one(self) -> Keep:
-        if len(self.model_dump(exclude_none=True)) != 1:
-            raise ValueError("expected exactly one of docs, fraction, bytes, words, tokens, chars")
+        if sum(getattr(self, name) is not None for name in _UNITS) != 1:
+            raise ValueError(f"expected exactly one of {', '.join(_UNITS)}")
+        if self.of != "docs" and self.fraction is None:
+            raise ValueError("of: only a fraction is of something")
         return self
 
     @property
-    def unit(self) -> Unit:
-        """Which of them it is."""
-        return cast("Unit", next(iter(self.model_dump(exclude_none=True))))
+    def key(self) -> str:
+        """Which of the six it is."""
+        return next(name for name in _UNITS if getattr(self, name) is not None)
 
-    def budget(self, n_docs: int) -> int:
-        """The budget in its unit; a fraction of `n_docs` is rounded half up."""
+    @property
+    def unit(self) -> Size:
+        """What sizes and budget are counted in."""
+        return self.of if self.fraction is not None else cast("Size", self.key)
+
+    def budget(self, total: int) -> int:
+        """The budget in its unit; a fraction of `total`, in the same unit, is rounded half up."""
         if self.fraction is not None:
-            return share_of(self.fraction, n_docs)
+            return share_of(self.fraction, total)
         return int(getattr(self, self.unit))
 
     def scaled(self, share: float) -> Keep:
         """For a sample of `share` of the corpus: absolute budgets shrink with it."""
         if self.fraction is not None:
             return self
-        return Keep.model_validate({self.unit: round(getattr(self, self.unit) * share)})
+        return Keep.model_validate({self.key: round(getattr(self, self.unit) * share)})
 
 
 class Tokens(BaseModel):
@@ -106,7 +115,7 @@ def share_of(share: float, n_docs: int) -> int:
     return int(exact.quantize(Decimal(1), rounding=ROUND_HALF_UP))
 
 
-def sizes(unit: Unit, batch: PoolBatch, tokens: Tokens, chars: str) -> tuple[np.ndarray, np.ndarray]:
+def sizes(unit: Size, batch: PoolBatch, tokens: Tokens, chars: str) -> tuple[np.ndarray, np.ndarray]:
     """What each document uses up, int64[n], and whether that is known: bool[n].
 
     A column's size must be a number from 0 to 2^31 - 1; fractions are rounded.
@@ -124,15 +133,20 @@ def sizes(unit: Unit, batch: PoolBatch, tokens: Tokens, chars: str) -> tuple[np.
 
 
 def share_out(
-    keep: Keep, names: Sequence[str], n_docs: Sequence[int], supply: Sequence[int], cap: int, mixture: Mixture
+    keep: Keep,
+    names: Sequence[str],
+    reaching: Sequence[int],
+    supply: Sequence[int],
+    cap: int,
+    mixture: Mixture,
 ) -> list[int]:
     """Quota of every group in units of `keep`, before supply is looked at (but by those that fill it up).
 
-    n_docs: documents that reach the stage; supply: what can be chosen, once; cap: most copies of a document.
+    reaching: what reaches the stage; supply: what can be chosen, once; cap: most copies of a document.
     """
-    total = keep.budget(sum(n_docs))
+    total = keep.budget(sum(reaching))
     if mixture == "each":
-        return [keep.budget(n) for n in n_docs]
+        return [keep.budget(n) for n in reaching]
     if mixture in ("equal", "unimax"):
         return water_fill([cap * n for n in supply], total)
     weights = mixture.weights if isinstance(mixture, Shares) else None
@@ -164,7 +178,7 @@ def within_supply(
             for i in lacking[:5]
         ] or [f"{sum(most):,} of {total:,}"]
         raise DataselectError(
-            f"select: too little to keep what `keep.{keep.unit}` asks for: there are {', '.join(named)}"
+            f"select: too little to keep what `keep.{keep.key}` asks for: there are {', '.join(named)}"
             f"{' and more groups' if len(lacking) > 5 else ''}; lower it, or set `short: take_all`"
             + (" or `redistribute`" if len(names) > 1 else "")
         )

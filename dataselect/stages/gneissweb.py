@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from dataselect.stages.base import Columns, ColumnStage, Rules
 
@@ -40,6 +40,13 @@ class GneissWeb(ColumnStage):
     max_readability_category: float = Field(70, ge=0, description="the same in a category")
     token_range: tuple[float, float] = Field((0.22, 0.28), description="least and most tokens per character")
     token_range_category: tuple[float, float] = Field((0.10, 0.50), description="the same in a category")
+
+    @field_validator("token_range", "token_range_category")
+    @classmethod
+    def _range_is_one(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if value[0] > value[1]:
+            raise ValueError(f"{value[0]:g} is more than {value[1]:g}: no document would fit")
+        return value
 
     def input_columns(self) -> list[str]:
         columns = [self.dclm, self.quality, self.readability, *self.categories]

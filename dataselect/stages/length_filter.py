@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from dataselect.stages.base import Columns, MapStage, Model, Rules, Texts
 
@@ -19,12 +19,6 @@ class LengthFilter(MapStage):
     min_chars: int = Field(200, ge=0, description="fewest code points kept")
     max_chars: int | None = Field(None, ge=1, description="most code points kept; no limit by default")
     as_: str = Field("n_chars", alias="as", description="name of the column with the length in code points")
-
-    @model_validator(mode="after")
-    def _some_length_fits(self) -> LengthFilter:
-        if self.max_chars is not None and self.max_chars < self.min_chars:
-            raise ValueError(f"max_chars: no text has {self.min_chars} or more and at most {self.max_chars}")
-        return self
 
     def output_columns(self) -> dict[str, str]:
         return {self.as_: "int64"}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from dataselect.stages.base import Columns, MapStage, Model, Rules, Texts
 from dataselect.stages.quality_signals import DEFAULT_RULES, KERNELS, compute, groups_of, signals
@@ -54,18 +54,6 @@ class Preset(MapStage):
         super().__init_subclass__(**kwargs)
         if "rules" in vars(cls):
             cls.decide_fields = frozenset(rule.parameter for rule in cls.rules) | cls.decide_fields
-
-    @model_validator(mode="after")
-    def _thresholds_agree(self) -> Preset:
-        for rule in self.rules:
-            other = "max" + rule.parameter.removeprefix("min")
-            if rule.parameter.startswith("min") and other in type(self).model_fields:
-                low, high = getattr(self, rule.parameter), getattr(self, other)
-                if low is not None and high is not None and low > high:
-                    raise ValueError(
-                        f"{rule.parameter}: {low:g} is more than {other}, {high:g}: no document would stay"
-                    )
-        return self
 
     def line_rules(self) -> LineRules:
         """Parameters of the kernel's line filters."""

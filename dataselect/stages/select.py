@@ -336,25 +336,25 @@ class Select(SelectStage):
             values = self._values(batch, 0)
             usable = usable if values is None else usable & ~np.isnan(values)
             tops = np.zeros(len(batch)) if values is None else values
-            survey.add(batch, [np.ones_like(size), size * usable], np.where(usable, tops, -np.inf))
+            survey.add(batch, [size, size * usable], np.where(usable, tops, -np.inf))
         named = (self.mixture.weights if isinstance(self.mixture, Shares) else None) or {}
-        groups, (n_docs, supply), largest = survey.finish([*named] if self.per else [""], 2)
+        groups, (reaching, supply), largest = survey.finish([*named] if self.per else [""], 2)
         model = {"groups": groups.pack()}
         if self.method in WEIGHTED:
-            return model | self._find_scales(pool, groups, n_docs, largest)
+            return model | self._find_scales(pool, groups, reaching, largest)
         if self.method == "tiers":
             return model | self._find_tiers(pool, groups, supply)
         if self.method in WITHOUT_BUDGET:
             return model | {"supply": supply}
-        return model | self._find_boundaries(pool, groups, n_docs, supply)
+        return model | self._find_boundaries(pool, groups, reaching, supply)
 
-    def _quotas(self, groups: Groups, n_docs: np.ndarray, supply: np.ndarray) -> dict[str, np.ndarray]:
+    def _quotas(self, groups: Groups, reaching: np.ndarray, supply: np.ndarray) -> dict[str, np.ndarray]:
         """int64[n_groups]: quota asked for, and within what there is; the whole budget; supply."""
         keep, names = self.keep_, groups.names
         assert keep is not None
         there = supply.tolist()
-        asked = budget.share_out(keep, names, n_docs.tolist(), there, self.cap, self.mixture)
-        total = sum(asked) if self.mixture == "each" else keep.budget(int(n_docs.sum()))
+        asked = budget.share_out(keep, names, reaching.tolist(), there, self.cap, self.mixture)
+        total = sum(asked) if self.mixture == "each" else keep.budget(int(reaching.sum()))
         most = [self.cap * n for n in there]
         quotas = budget.within_supply(keep, names, asked, most, total, self.short, self.mixture)
         as_arrays = {"asked": asked, "quota": quotas, "budget": [total], "supply": there}
@@ -393,9 +393,9 @@ class Select(SelectStage):
         return {"unit": unit, "budget": self.keep_.budget(0), "about": round(about)}
 
     def _find_boundaries(
-        self, pool: Pool, groups: Groups, n_docs: np.ndarray, supply: np.ndarray
+        self, pool: Pool, groups: Groups, reaching: np.ndarray, supply: np.ndarray
     ) -> dict[str, np.ndarray]:
-        quotas = self._quotas(groups, n_docs, supply)
+        quotas = self._quotas(groups, reaching, supply)
         shape = (0, len(groups.names))
         found = {"threshold": np.empty(shape, np.uint64), "tie_budget": np.empty(shape, np.int64)}
         for turn, budgets in enumerate(self._turns(pool, quotas["quota"])):
@@ -438,7 +438,7 @@ class Select(SelectStage):
         return {"threshold": np.stack(keys), "tie_budget": np.stack(ties), "supply": supply}
 
     def _find_scales(
-        self, pool: Pool, groups: Groups, n_docs: np.ndarray, largest: np.ndarray
+        self, pool: Pool, groups: Groups, reaching: np.ndarray, largest: np.ndarray
     ) -> dict[str, np.ndarray]:
         def passes() -> Iterator[Ranked]:
             for batch in pool.batches():
@@ -447,7 +447,7 @@ class Select(SelectStage):
                 yield Ranked(rows.group[counts], keys[counts], rows.size[counts])
 
         solver = expected.CappedSolver(passes, len(groups.names), self.cap)
-        quotas = self._quotas(groups, n_docs, solver.supply)
+        quotas = self._quotas(groups, reaching, solver.supply)
         return quotas | {"scale": solver.solve(quotas["quota"]), "largest": largest}
 
     def _relative(self, rows: UsableRows, largest: np.ndarray) -> np.ndarray:

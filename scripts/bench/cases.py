@@ -17,6 +17,8 @@ from bench.texts import Text
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "configs" / "quickstart.yaml"
+FINEWEB = ROOT / "configs" / "fineweb.yaml"
+FILTERS = "heuristic_filters"
 FLOOR = {"suffixed": "copy .jsonl.zst", "bare": "copy .jsonl.zst, bare"}
 FLOOR_PARQUET = "copy .parquet"
 WORKERS = ("recipe, 1 worker, wall", "recipe, 2 workers, wall")
@@ -131,6 +133,12 @@ def quickstart_stages(recipe: Path = RECIPE) -> tuple[list[dict[str, Any]], list
     return stages, left_out
 
 
+def heuristic_filters() -> list[dict[str, Any]]:
+    """FineWeb's filters by datatrove's definitions: Gopher's rules, C4's and its own."""
+    stages = yaml.safe_load(FINEWEB.read_text("utf-8"))["stages"]
+    return [stage for stage in stages if stage["use"].endswith("@datatrove")]
+
+
 def own_cases(whole: Text, bare: Text, stages: list[dict[str, Any]], model: Path | None) -> list[Case]:
     """Floors, whole recipe, stages alone (those that look words up on bare text), one and two workers.
 
@@ -155,6 +163,7 @@ def own_cases(whole: Text, bare: Text, stages: list[dict[str, Any]], model: Path
     if model:
         quality = {"use": "fasttext_quality", "model": str(model), "label": "hq", "min": 0.02}
         cases.append(recipe_case("fasttext_quality", [quality], bare, one))
+    cases.append(recipe_case(FILTERS, heuristic_filters(), bare, one))
     weigh, select = by_use["ngram_importance"], by_use["select"]
     cases.append(recipe_case("ngram_importance", [weigh], bare, one))
     cases.append(recipe_case("ngram_importance+select", [weigh, select], bare, one))

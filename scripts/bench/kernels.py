@@ -72,12 +72,21 @@ def reader_case(shard: Path, field: str) -> tuple[Callable[[], int], int]:
 
 
 def cases(offsets: np.ndarray, data: np.ndarray) -> dict[str, Callable[[], object]]:
-    groups, hashing, minhash, ngrams, overlap, rows, text, tfidf, wordpunct = (
-        importlib.import_module(f"dataselect.kernels.{name}")
-        for name in (
-            "groups", "hashing", "minhash", "ngrams", "overlap", "rows", "text", "tfidf", "wordpunct"
-        )
-    )  # fmt: skip
+    names = [
+        "groups",
+        "hashing",
+        "layout",
+        "minhash",
+        "ngrams",
+        "overlap",
+        "rows",
+        "signals",
+        "text",
+        "tfidf",
+    ]
+    groups, hashing, layout, minhash, ngrams, overlap, rows, signals, text, tfidf, wordpunct = (
+        importlib.import_module(f"dataselect.kernels.{name}") for name in [*names, "wordpunct"]
+    )
     n_docs = len(offsets) - 1
     lengths = np.empty(n_docs, np.int64)
     n_words = np.empty(n_docs, np.int64)
@@ -97,6 +106,8 @@ def cases(offsets: np.ndarray, data: np.ndarray) -> dict[str, Callable[[], objec
     ranked = np.full((1, index.n_targets), 0.5)
     keys, lengths_of_keys = overlap.target_keys(offsets[:1001], data, 13, 8)
     key_table = overlap.key_table(keys)
+    filters = layout.SPACY_WORDS | layout.SPACY_REPETITION | layout.LINES | layout.C4
+    signal_counts = np.empty((n_docs, layout.N_COUNTS), np.int64)
     left, right = np.arange(n_docs - 1), np.arange(1, n_docs)
 
     def components() -> None:
@@ -126,6 +137,7 @@ def cases(offsets: np.ndarray, data: np.ndarray) -> dict[str, Callable[[], objec
         "TF-IDF features": lambda: tfidf.feature_lists(offsets, data, 20),
         "cosines with 1,000 targets": lambda: tfidf.nearest_targets(*features, index, ranked),
         "shared 13-grams": lambda: overlap.shared_words(offsets, data, lengths_of_keys, key_table),
+        "signals, Gopher+C4+FineWeb": lambda: signals.document_counts(offsets, data, filters, signal_counts),
         "SHA-256 lists, order 2": lambda: wordpunct.sha256_ngram_lists(offsets, data, 2, 10_000),
     }
 
@@ -167,7 +179,7 @@ def main() -> None:
     print(f"{len(array)} documents, {n_bytes / 1e6:.1f} MB, {n_bytes / len(array):.0f} bytes each, ", end="")
     print(f"{ascii_share:.1%} ASCII")
     for name, rate in rates.items():
-        print(f"{name:24} {rate:8.0f} MB/s")
+        print(f"{name:26} {rate:8.0f} MB/s")
 
 
 if __name__ == "__main__":

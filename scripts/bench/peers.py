@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.cases import Case, of_script, one_cpu
+from bench.cases import FILTERS, Case, of_script, one_cpu
 from bench.measure import ONE_THREAD
 from bench.texts import Text, TextSpec, peer_spec
 
@@ -80,7 +80,7 @@ PEERS = (
         pythons=("3.12", "3.13"),
     ),
     Peer("datatrove minhash", "datatrove_minhash", "datatrove", _DATATROVE, "suffixed", 6, _DEDUP),
-    Peer("datatrove filters", "datatrove_filters", "datatrove", _DATATROVE, "bare", 4, ("heuristic_filter",)),
+    Peer("datatrove filters", "datatrove_filters", "datatrove", _DATATROVE, "bare", 4, (FILTERS,)),
     Peer(
         "fastText package",
         "fasttext_predict",
