@@ -61,6 +61,7 @@ TEXTS = [
     "\n".join(["The cat and the dog have been with us for all of the day."] * 12),
     prose("code").replace(" with", " { with", 1),
     unpunctuated(prose("list")),
+    prose("menu") + "".join(f"\n{n} likes" for n in range(10)),
     prose("foreign").replace(" the ", " het ").replace(" of ", " van "),
     prose("low", also="casino"),
     prose("toxic", also="idiot"),

@@ -240,7 +240,7 @@ def test_the_length_and_the_limits_of_a_passage(tmp_path):
     assert overlap(tmp_path, wanted, raw, max_words=13)[1] == [False, False, False, False, True]
     assert overlap(tmp_path, wanted, raw, max_words=None)[1] == [False] * 5
     assert overlap(tmp_path, wanted, raw, max_words=None, max_share=0.95)[1][4]
-    assert overlap(tmp_path, wanted, raw, min_words=4)[0][2] == [0, 13, 4, 0, 20]
+    assert overlap(tmp_path, wanted, raw, min_target_words=4)[0][2] == [0, 13, 4, 0, 20]
 
 
 # Bad targets, and runs ----------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ class TargetOverlap(TargetStage, MapStage):
     decide_fields: ClassVar[frozenset[str]] = frozenset({"max_words", "max_share"})
 
     n: int = Field(13, ge=1, le=1000, description="words of an n-gram; case and punctuation don't count")
-    min_words: int = Field(
+    min_target_words: int = Field(
         8, ge=1, description="target documents of fewer than n words are looked for whole, from this many on"
     )
     max_words: int | None = Field(
@@ -49,9 +49,9 @@ class TargetOverlap(TargetStage, MapStage):
         from dataselect.kernels.overlap import key_table, target_keys
 
         texts, _ = self.read_target()
-        keys, lengths = target_keys(texts.offsets, texts.data, self.n, self.min_words)
+        keys, lengths = target_keys(texts.offsets, texts.data, self.n, self.min_target_words)
         if not len(keys):
-            raise self.no_words(f"documents of {min(self.n, self.min_words)} words or more")
+            raise self.no_words(f"documents of {min(self.n, self.min_target_words)} words or more")
         return {"table": key_table(keys), "lengths": lengths}
 
     def columns(self, texts: Texts, model: Model) -> Columns:

@@ -111,7 +111,7 @@ def cases(offsets: np.ndarray, data: np.ndarray) -> dict[str, Callable[[], objec
     left, right = np.arange(n_docs - 1), np.arange(1, n_docs)
 
     def components() -> None:
-        parent = np.arange(n_docs)
+        parent = np.arange(n_docs, dtype=np.uint32)
         groups.connect(left, right, parent)
         groups.find_roots(parent)
 
