@@ -51,40 +51,41 @@ def run(arguments, folder):
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
-def test_the_commands_of_the_readme_run_in_order(folder):
+@pytest.fixture(scope="module")
+def published(folder):
+    """The folder after the README's commands, in order; the model comes first."""
     pytest.importorskip("fasttext", reason="training needs the fasttext package")
-    # The model comes first.
     lines = sorted(commands(), key=lambda line: not line.startswith("dataselect train"))
     assert {line.split()[1] for line in lines} == {"plan", "run", "ls", "train", "compare"}
     for line in lines:
         done = run(shlex.split(line)[1:], folder)
         assert done.returncode == 0, f"{line}\n{done.stderr}"
         assert "Traceback" not in done.stderr
-    shards = run(["ls", "out"], folder).stdout.split()
+    return folder
+
+
+def test_the_commands_of_the_readme_list_the_shards(published):
+    shards = run(["ls", "out"], published).stdout.split()
     assert shards
-    assert all((folder / name).is_file() for name in shards)
+    assert all((published / name).is_file() for name in shards)
 
 
-def test_the_outputs_of_the_readme_are_there(folder):
-    current = folder / "out" / "current"
-    if not current.exists():
-        pytest.skip("no output: the fasttext package is missing")
+def test_the_outputs_of_the_readme_are_there(published):
+    current = published / "out" / "current"
     for name in ("shards", "decisions", "dropped", "fitted", "report.json", "manifest.json"):
         assert (current / name).exists(), name
     assert json.loads((current / "report.json").read_text())["rows"]["kept"] > 0
 
 
-def test_kept_shards_load_with_hugging_face_datasets(folder):
-    current = folder / "out" / "current" / "shards"
-    if not current.exists():
-        pytest.skip("no output: the fasttext package is missing")
+def test_kept_shards_load_with_hugging_face_datasets(published):
+    current = published / "out" / "current" / "shards"
     import datasets
 
     files = [str(path) for path in current.glob("*.jsonl.zst")]
-    loaded = datasets.load_dataset("json", data_files=files, cache_dir=str(folder / "hf"))["train"]
+    loaded = datasets.load_dataset("json", data_files=files, cache_dir=str(published / "hf"))["train"]
     assert {"id", "text", "quality"} <= set(loaded.column_names)
     files = [str(path) for path in current.glob("*.parquet")]
-    loaded = datasets.load_dataset("parquet", data_files=files, cache_dir=str(folder / "hf"))["train"]
+    loaded = datasets.load_dataset("parquet", data_files=files, cache_dir=str(published / "hf"))["train"]
     assert {"id", "text", "quality"} <= set(loaded.column_names)
 
 
