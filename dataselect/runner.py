@@ -610,6 +610,8 @@ def _warnings(prepared: Prepared, walk: Walk, i: int) -> list[str]:
     if not stage.figures:
         return []
     model = Bundle(prepared.work, walk.model_artifacts[i])
+    if not all(name in model for name in stage.figures):  # a given model, of an earlier version
+        return []
     return stage.warnings({name: model.array(name) for name in stage.figures})
 
 

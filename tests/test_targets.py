@@ -290,13 +290,26 @@ def test_a_run_keeps_the_documents_like_the_target_but_not_its_copies(tmp_path, 
         assert min(row[column] for row in kept) > max(others, default=0)
 
 
-def test_a_target_in_another_language_is_warned_of(tmp_path, serial):
+STAGES_THAT_WARN = [
+    "{use: betr, target: target.jsonl, n_bits: 14}",
+    "{use: ngram_importance, target: target.jsonl}",
+    "{use: ngram_importance, target: {a: target.jsonl}, hash: sha256}",
+    "{use: cross_entropy_difference, target: target.jsonl}",
+]
+
+
+@pytest.mark.parametrize("stage", STAGES_THAT_WARN)
+def test_a_target_in_another_language_or_of_few_documents_is_warned_of(stage, tmp_path, serial):
     (tmp_path / "raw").mkdir()
     target_file(tmp_path / "raw", map(MARKETS, range(50)), "a.jsonl")
-    target_file(tmp_path, [f"слово {i} и ещё {i + 1}" for i in range(30)])
-    stage = "{use: betr, target: target.jsonl, n_bits: 14}"
+    target_file(tmp_path, [f"слово{i} и ещё слово{i + 1}" for i in range(30)])
     (tmp_path / "r.yaml").write_text(
         f"input: {{shards: raw/*}}\nstages: [{stage}]\noutput: {{folder: out}}\n"
     )
     warnings = dataselect.run(tmp_path / "r.yaml")["funnel"][0]["warnings"]
     assert any("another language or domain?" in text for text in warnings)
+    assert not any("so few" in text for text in warnings)
+    target_file(tmp_path, [MARKETS(i) for i in range(100, 103)])
+    warnings = dataselect.run(tmp_path / "r.yaml")["funnel"][0]["warnings"]
+    assert len(warnings) == 1
+    assert "has 3 documents: what is like so few is chance" in warnings[0]

@@ -22,8 +22,10 @@ from pydantic import Field
 from dataselect.core.sizes import ByteSize
 from dataselect.stages.base import Columns, FittedStage, Model, Rules, Texts
 from dataselect.stages.draws import uniform_draws
-from dataselect.stages.targets import TargetStage
+from dataselect.stages.targets import TargetStage, unseen_warning
 
+_MANY_UNSEEN = 0.5
+"""Of words: a fitting target has some percent of them."""
 _MODELS = ("target", "raw_0", "raw_1")
 
 
@@ -31,6 +33,8 @@ class CrossEntropyDifference(TargetStage, FittedStage):
     """Score documents by cross-entropy under the target's language model minus under the raw corpus'."""
 
     use: ClassVar[str] = "cross_entropy_difference"
+    version: ClassVar[int] = 2
+    figures: ClassVar[tuple[str, ...]] = ("target_counts", "unseen")
     decide_fields: ClassVar[frozenset[str]] = frozenset({"min", "max"})
 
     order: int = Field(3, ge=1, le=6, description="longest n-gram of the models, in tokens")
@@ -63,7 +67,8 @@ class CrossEntropyDifference(TargetStage, FittedStage):
         offsets, tokens = _joined(parts)
         if not len(tokens):
             raise self.no_words()
-        return {"token_offsets": offsets, "tokens": tokens}
+        n_docs = np.array([len(offsets) - 1, 0])
+        return {"token_offsets": offsets, "tokens": tokens, "target_counts": n_docs}
 
     def sample_bytes(self) -> int:
         return self.sample_
@@ -91,11 +96,16 @@ class CrossEntropyDifference(TargetStage, FittedStage):
         trained = dict(zip(_MODELS, [target, *map(_joined, halves)], strict=True))
         words = [np.unique(tokens) for _, tokens in trained.values()]
         n_vocabulary = len(np.unique(np.concatenate(words))) + 1  # one more for all words that neither has
-        return {
+        unseen = ~np.isin(prepared["tokens"], np.concatenate(words[1:]))
+        figures = {"target_counts": prepared["target_counts"], "unseen": np.array([unseen.mean()])}
+        return figures | {
             f"{name}_{key}": array
             for name, lists in trained.items()
             for key, array in train_model(*lists, self.order, n_vocabulary).items()
         }
+
+    def warnings(self, figures: Model) -> list[str]:
+        return super().warnings(figures) + unseen_warning(float(figures["unseen"][0]), _MANY_UNSEEN, "words")
 
     def columns(self, texts: Texts, model: Model) -> Columns:
         from dataselect.kernels.language_model import take_lists

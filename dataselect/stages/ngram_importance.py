@@ -24,6 +24,7 @@ from dataselect.core.fixed_log import FIXED_BITS, fixed_log
 from dataselect.core.sizes import ByteSize, parse_bytes
 from dataselect.stages.base import Columns, FittedStage, Model, ModelPath, Rules, Texts
 from dataselect.stages.draws import uniform_draws
+from dataselect.stages.targets import MANY_UNSEEN, few_warning, share_unseen, unseen_warning
 
 SCALE = 2.0**FIXED_BITS
 """Log ratios are stored as integers in units of 2^-FIXED_BITS."""
@@ -44,7 +45,8 @@ class NgramImportance(FittedStage):
     """Score documents by the log ratio of their hashed n-grams under the target and the raw distribution."""
 
     use: ClassVar[str] = "ngram_importance"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
+    figures: ClassVar[tuple[str, ...]] = ("target_docs", "unseen")
     decide_fields: ClassVar[frozenset[str]] = frozenset({"min", "max", "min_tokens"})
 
     target: _Files | dict[str, _Files] = Field(
@@ -119,21 +121,25 @@ class NgramImportance(FittedStage):
     def prepare(self) -> dict[str, np.ndarray]:
         """Counts int64[n_targets, n_buckets]."""
         counts = np.zeros((len(self._targets()), self.n_buckets), np.int64)
-        for row, files in zip(counts, self._targets().values(), strict=True):
-            self._count_files(files, row)
-        return {"target_counts": counts}
+        n_docs = [
+            self._count_files(files, row) for row, files in zip(counts, self._targets().values(), strict=True)
+        ]
+        return {"target_counts": counts, "target_docs": np.array(n_docs)}
 
-    def _count_files(self, files: list[str], counts: np.ndarray) -> None:
+    def _count_files(self, files: list[str], counts: np.ndarray) -> int:
         from dataselect.io.reader import iter_file_texts
 
+        n_docs = 0
         for file in files:
             for array in iter_file_texts(file, self.target_text):
                 self._count(Texts(array), counts)
+                n_docs += len(array)
         if not counts.any():
             raise BadModel(
                 f"{', '.join(files)}: the target has no words in '{self.target_text}', "
                 "so nothing can be like it"
             )
+        return n_docs
 
     def _count(self, texts: Texts, counts: np.ndarray) -> None:
         from dataselect.kernels.ngrams import count_ngrams
@@ -173,7 +179,20 @@ class NgramImportance(FittedStage):
                 add_counts(np.frombuffer(data or b"", np.uint16)[first:stop], raw_counts)
         targets = prepared["target_counts"]
         tables = np.stack([log_ratio_table(counts, raw_counts, self.smoothing) for counts in targets])
-        return {"log_ratio": tables, "target_counts": targets, "raw_counts": raw_counts}
+        empty = raw_counts == 0
+        in_empty = (targets * empty).sum(axis=1) / targets.sum(axis=1)
+        unseen = [share_unseen(share, empty) for share in in_empty.tolist()]
+        figures = {"target_docs": prepared["target_docs"], "unseen": np.array(unseen)}
+        return {"log_ratio": tables, "target_counts": targets, "raw_counts": raw_counts, **figures}
+
+    def warnings(self, figures: Model) -> list[str]:
+        found = []
+        for column, n_docs, unseen in zip(
+            self._targets(), figures["target_docs"].tolist(), figures["unseen"].tolist(), strict=True
+        ):
+            name = f"the target of {column}"
+            found += few_warning(n_docs, name) + unseen_warning(unseen, MANY_UNSEEN, "n-grams", name)
+        return found
 
     def columns(self, texts: Texts, model: Model) -> Columns:
         scores, n_tokens = self._scores(texts, model["log_ratio"])

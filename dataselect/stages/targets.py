@@ -24,6 +24,29 @@ _VALUES = 1 << 22
 """Cosines held at a time, and kept of all ranks together: 32 MB."""
 
 
+def few_warning(n_docs: int, name: str = "the target") -> list[str]:
+    """What to say of a target of so many documents."""
+    few = n_docs < FEW_DOCS
+    return [f"{name} has {n_docs:,} documents: what is like so few is chance"] if few else []
+
+
+def unseen_warning(unseen: float, many: float, terms: str, name: str = "the target") -> list[str]:
+    """What to say of a target of whose terms the share `unseen` is in no sampled document."""
+    if unseen <= many:
+        return []
+    where = "are in no sampled document: another language or domain?"
+    return [f"some {unseen:.0%} of {name}'s {terms} {where}"]
+
+
+def share_unseen(in_empty: float, empty: np.ndarray) -> float:
+    """About the share of a target's terms that no sampled document has, from the share in `empty` buckets.
+
+    A term that is nowhere is in an empty bucket (bool[n_buckets]) as often as chance has it; where hardly any
+    is empty, little can be said.
+    """
+    return min(1.0, in_empty / max(float(empty.mean()), 1 / len(empty)))
+
+
 class TargetStage(Stage):
     """A stage with a target: documents like those wanted, or, for contamination, like those not wanted."""
 
@@ -63,11 +86,9 @@ class TargetStage(Stage):
 
     def warnings(self, figures: Model) -> list[str]:
         n_docs, n_repeated = figures["target_counts"].tolist()
-        found = []
+        found = few_warning(n_docs - n_repeated)
         if n_repeated:
-            found.append(f"{n_repeated:,} of {n_docs:,} target documents repeat others, and are left out")
-        if n_docs - n_repeated < FEW_DOCS:
-            found.append(f"the target has {n_docs - n_repeated:,} documents: what is like so few is chance")
+            found.insert(0, f"{n_repeated:,} of {n_docs:,} target documents repeat others, and are left out")
         return found
 
     def no_words(self, wanted: str = "words") -> BadModel:
@@ -100,13 +121,8 @@ class TargetVectors(TargetStage, FittedStage):
         return {"list_offsets": list_offsets, "features": features, "target_counts": counts}
 
     def warnings(self, figures: Model) -> list[str]:
-        found, unseen = super().warnings(figures), float(figures["unseen"][0])
-        if unseen > MANY_UNSEEN:
-            found.append(
-                f"some {unseen:.0%} of the target's words and word pairs are in no sampled document: another "
-                "language or domain?"
-            )
-        return found
+        unseen = float(figures["unseen"][0])
+        return super().warnings(figures) + unseen_warning(unseen, MANY_UNSEEN, "words and word pairs")
 
     def lists(self, texts: Texts) -> tuple[np.ndarray, np.ndarray]:
         """(list_offsets, features) of documents."""
@@ -174,7 +190,7 @@ def index_of(target: Model, features: np.ndarray, n_docs: int, n_bits: int) -> t
 
     df = np.bincount(buckets_of(features), minlength=1 << n_bits)
     in_empty = (df[buckets_of(target["features"])] == 0).mean()
-    unseen = min(1.0, in_empty / max((df == 0).mean(), 1 / len(df)))
+    unseen = share_unseen(float(in_empty), df == 0)
     index = build_index(target["list_offsets"], target["features"], idf_table(df, n_docs))
     return index, np.array([unseen])
 
