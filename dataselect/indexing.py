@@ -13,7 +13,7 @@ from dataselect.against import index_files, superseded_tables
 from dataselect.core.errors import RecipeError
 from dataselect.io.bundle import BundleWriter
 from dataselect.io.dedup_index import SUFFIX, DedupIndex, Source, merge
-from dataselect.io.hash_index import find, sorted_order, text_hashes
+from dataselect.io.hash_index import has_hashes, make_set, text_hashes
 from dataselect.io.store import is_file, store_at
 from dataselect.publish import read_manifest
 
@@ -88,18 +88,19 @@ def drop_documents(
         without = pc.is_null(table["id"])
         wanted = table["id"].filter(pc.invert(without)).combine_chunks()
         places = _places(*(table[column].filter(without) for column in ("shard", "part", "row")))
-    by_id, by_place = _Set(wanted), _Set(places)
+    wanted = wanted.filter(pc.not_equal(wanted, ""))  # what a document without an id has
+    listed = make_set("ids", iter([wanted])) | make_set("places", iter([places]))
     keep = np.ones(index.n_docs, bool)
     for docs in index.blocks():
-        keep[docs] = ~by_id.has(index.ids(docs))
+        keep[docs] = ~has_hashes(listed, "ids", text_hashes(index.ids(docs)))
         if len(places):
             shards = pa.array(index.shards, pa.string()).take(pa.array(index.section("shard_codes")[docs]))
             rest = (pa.array(index.section(column)[docs]) for column in ("parts", "shard_rows"))
-            keep[docs] &= ~by_place.has(_places(shards, *rest))
+            keep[docs] &= ~has_hashes(listed, "places", text_hashes(_places(shards, *rest)))
     _write(out or name, [Source(index, keep=keep)])
     n_dropped = int((~keep).sum())
-    listed = len(by_id) + len(by_place)
-    return {"out": out or name, "docs": int(keep.sum()), "dropped": n_dropped, "listed": listed}
+    n_listed = len(listed["ids.high"]) + len(listed["places.high"])
+    return {"out": out or name, "docs": int(keep.sum()), "dropped": n_dropped, "listed": n_listed}
 
 
 def _listed(path: str) -> list[str]:
@@ -118,22 +119,6 @@ def _places(shards: Any, parts: Any, rows: Any) -> pa.Array:
     texts = [column.cast(pa.large_string()) for column in (shards, parts, rows)]
     joined = pc.binary_join_element_wise(*texts, pa.scalar("\0", pa.large_string()))
     return joined.combine_chunks() if isinstance(joined, pa.ChunkedArray) else joined
-
-
-class _Set:
-    """Texts by their hashes; the empty text is never in it."""
-
-    def __init__(self, texts: pa.Array) -> None:
-        hashes = np.unique(text_hashes(texts.filter(pc.not_equal(texts, ""))), axis=0)
-        order = sorted_order(hashes[:, 0], hashes[:, 1])
-        self._high, self._low = hashes[order, 0].copy(), hashes[order, 1].copy()
-
-    def __len__(self) -> int:
-        return len(self._high)
-
-    def has(self, texts: pa.Array) -> np.ndarray:
-        """bool[n]"""
-        return find(self._high, self._low, text_hashes(texts)) >= 0
 
 
 def show_index(name: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from dataselect.engine.columns import ascending, describe_texts, distinct
 from dataselect.engine.exact import ShingleSink
 from dataselect.engine.job import Context, figures
 from dataselect.io.bundle import BundleWriter
-from dataselect.io.dedup_index import INDEX_BITS, VALUES, DedupIndex, IndexedDocs
+from dataselect.io.dedup_index import INDEX_BITS, VALUES, DedupIndex, IndexedDocs, joined_ranges
 from dataselect.io.fields import FieldSpec, null_column
 from dataselect.io.reader import iter_piece
 from dataselect.io.rows import iter_rows
@@ -199,7 +199,7 @@ def _shared(keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
         return np.flatnonzero(wanted[at] == keys)
     first = np.searchsorted(keys, wanted)
     sizes = np.searchsorted(keys, wanted, side="right") - first
-    return np.repeat(first - np.cumsum(sizes) + sizes, sizes) + np.arange(int(sizes.sum()))
+    return joined_ranges(first, sizes)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -231,16 +232,22 @@ class DocNames:
             }
         )
 
+    @cached_property
+    def _old_names(self) -> tuple[pa.Table, dict[str, np.ndarray]]:
+        """Read once: `table` is asked for every segment."""
+        names = ("shard_codes", "parts", "shard_rows", "id_offsets", "id_bytes")
+        return self._docs.old.table("shards"), {name: self._docs.old.array(name) for name in names}
+
     def _old(self, rows: np.ndarray) -> pa.Table:
-        old = self._docs.old
-        shards = old.table("shards").take(pa.array(old.array("shard_codes")[rows]))
-        ids = indexed_ids(old.array("id_offsets"), old.array("id_bytes"), rows)
+        table, old = self._old_names
+        shards = table.take(pa.array(old["shard_codes"][rows]))
+        ids = indexed_ids(old["id_offsets"], old["id_bytes"], rows)
         return pa.table(
             {
                 "source": shards["source"],
                 "shard": shards["name"],
-                "part": pa.array(old.array("parts")[rows]),
-                "shard_row": pa.array(old.array("shard_rows")[rows]),
+                "part": pa.array(old["parts"][rows]),
+                "shard_row": pa.array(old["shard_rows"][rows]),
                 "id": pc.if_else(pc.equal(ids, ""), None, ids),
             }
         )

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from dataselect.engine.docs import DocNames, Docs, Exchange, unpacked
 from dataselect.engine.survivors import Edges, Rule
+from dataselect.io.dedup_index import joined_ranges
 
 SIMILARITY = "similarity"
 
@@ -51,7 +52,7 @@ class OldMatches:
         """
         first = np.searchsorted(self._new, ranks)
         sizes = np.searchsorted(self._new, ranks, side="right") - first
-        at = np.repeat(first - np.cumsum(sizes) + sizes, sizes) + np.arange(int(sizes.sum()))
+        at = joined_ranges(first, sizes)
         table = self._names.table(self._docs.numbers(self._old[at]))
         similarity = pa.array(np.round(self._similarity[at].astype(np.float64), 6))
         n_matched = int((sizes > 0).sum())

@@ -213,12 +213,17 @@ def relative_to(folder: str, path: str) -> str:
     return os.path.relpath(path, folder).replace(os.sep, "/")
 
 
+def joined_ranges(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """int64[sum of sizes]: starts[i], starts[i] + 1, ... for every i, one range after the other."""
+    ends = np.cumsum(sizes)
+    return np.repeat(starts - ends + sizes, sizes) + np.arange(int(sizes.sum()))
+
+
 def indexed_ids(offsets: np.ndarray, data: np.ndarray, docs: np.ndarray) -> pa.Array:
     """large_string[n]: the texts data[offsets[i]:offsets[i + 1]] of documents i."""
     starts, lengths = offsets[docs], offsets[docs + 1] - offsets[docs]
     new = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    positions = np.arange(new[-1]) + np.repeat(starts - new[:-1], lengths)
-    buffers = [pa.py_buffer(new), pa.py_buffer(np.ascontiguousarray(data[positions]))]
+    buffers = [pa.py_buffer(new), pa.py_buffer(np.ascontiguousarray(data[joined_ranges(starts, lengths)]))]
     return pa.LargeStringArray.from_buffers(len(docs), *buffers)
 
 
