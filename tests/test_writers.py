@@ -29,6 +29,7 @@ from dataselect.io.writers import (
     copied_lines,
     extended_lines,
     json_line,
+    json_lines,
     line_ending,
 )
 
@@ -215,6 +216,37 @@ def test_numbers_that_json_lacks_become_null(value):
 def test_a_float_is_written_so_that_it_reads_back_the_same():
     for value in (0.1, 1e-300, 2.0**53 + 2, np.pi, float(np.float32(0.1))):
         assert json.loads(extended(b'{"a":1}', {"x": value}))["x"] == value
+
+
+def test_strings_that_are_not_utf8_become_hex_wherever_they_stand():
+    two = pa.array(["abcde", "de"])
+    bad = pa.Array.from_buffers(pa.string(), 2, [None, two.buffers()[1], pa.py_buffer(b"a\xff\xffdede")])
+    columns = {
+        "plain": bad,
+        "dictionary": pa.DictionaryArray.from_arrays(pa.array([0, 1]), bad),
+        "list": pa.ListArray.from_arrays(pa.array([0, 1, 2]), bad),
+        "pair": pa.FixedSizeListArray.from_arrays(bad, 1),
+        "struct": pa.StructArray.from_arrays([bad], ["x"]),
+        "map": pa.MapArray.from_arrays(pa.array([0, 1, 2]), bad, two),
+    }
+    first, second = map(json.loads, json_lines(pa.table(columns)).splitlines())
+    for row, value, other in ((first, "61ffff6465", "abcde"), (second, "de", "de")):
+        assert row == {
+            "plain": value,
+            "dictionary": value,
+            "list": [value],
+            "pair": [value],
+            "struct": {"x": value},
+            "map": [[value, other]],
+        }
+
+
+@pytest.mark.parametrize(
+    "values", [pa.array([10**18], pa.timestamp("s")), pa.array([2**62], pa.duration("s"))]
+)
+def test_values_that_python_has_no_type_for_are_a_value_error(values):
+    with pytest.raises(ValueError, match="too large"):
+        json_lines(pa.table({"x": values}))
 
 
 def test_a_row_of_a_table_becomes_one_line_of_json():

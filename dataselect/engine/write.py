@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dataselect.core.clock import Clock
+from dataselect.core.errors import DataselectError
 from dataselect.core.keys import artifact_name
 from dataselect.core.pieces import SUFFIXES, Piece
 from dataselect.engine.edits import Editor
@@ -47,7 +48,7 @@ from dataselect.io.writers import (
     TableWriter,
     copied_lines,
     extended_lines,
-    json_line,
+    json_lines,
     line_ending,
 )
 from dataselect.stages.base import SelectStage
@@ -554,7 +555,13 @@ class _PieceWriter:
         if SUFFIXES[out.suffix][0] != "jsonl":
             out.table(table, n_bytes[rows])
         else:
-            lines = b"".join(json_line(row) for row in table.to_pylist())
+            try:
+                lines = json_lines(table)
+            except ValueError as error:
+                raise DataselectError(
+                    f"{self._piece.name}: a row can't be written as JSON: {error}; "
+                    "output.format: parquet keeps it as it is"
+                ) from None
             out.lines(np.frombuffer(lines, np.uint8), len(table))
 
 

@@ -228,8 +228,40 @@ def _json(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False).encode()
 
 
+def json_lines(table: pa.Table) -> bytes:
+    """A table's rows as JSON lines; dates in ISO form, bytes as text (or hex where not UTF-8).
+
+    Raises ValueError for values that Python has no type for, such as dates after the year 9999.
+    """
+    try:
+        rows = table.to_pylist()
+    except UnicodeDecodeError:  # Parquet's strings may hold anything
+        fields = [field.with_type(_as_bytes(field.type)) for field in table.schema]
+        rows = table.cast(pa.schema(fields)).to_pylist()
+    except OverflowError as error:
+        raise ValueError(str(error)) from None
+    return b"".join(json_line(row) for row in rows)
+
+
+def _as_bytes(kind: pa.DataType) -> pa.DataType:
+    """The type with binary instead of string, also in lists, structs and maps."""
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_as_bytes(field.type)) for field in kind])
+    if pa.types.is_map(kind):
+        return pa.map_(_as_bytes(kind.key_type), _as_bytes(kind.item_type))
+    if pa.types.is_large_list(kind):
+        return pa.large_list(_as_bytes(kind.value_type))
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(_as_bytes(kind.value_type), kind.list_size)
+    if pa.types.is_list(kind):
+        return pa.list_(_as_bytes(kind.value_type))
+    if pa.types.is_dictionary(kind):
+        return _as_bytes(kind.value_type)
+    return {pa.string(): pa.binary(), pa.large_string(): pa.large_binary()}.get(kind, kind)
+
+
 def json_line(row: dict[str, Any]) -> bytes:
-    """A row of a table as a JSON line; dates in ISO form, bytes as text (or hex where not UTF-8)."""
+    """A row of a table as a JSON line."""
     return json.dumps(_plain(row), ensure_ascii=False).encode() + b"\n"
 
 
