@@ -496,7 +496,10 @@ def index_merge(
 def index_drop(
     index: Annotated[str, typer.Argument(help="index to change, NAME.index", show_default=False)],
     ids: Annotated[
-        str | None, typer.Option(help="text file with ids, one a line: take-downs", show_default=False)
+        str | None,
+        typer.Option(
+            help="take-downs: text file (.gz) with an id a line, or a table's id column", show_default=False
+        ),
     ] = None,
     superseded: Annotated[
         str | None,

@@ -13,7 +13,7 @@ from dataselect.against import index_files, superseded_tables
 from dataselect.core.errors import RecipeError
 from dataselect.io.bundle import BundleWriter
 from dataselect.io.dedup_index import SUFFIX, DedupIndex, Source, merge
-from dataselect.io.hash_index import has_hashes, make_set, text_hashes
+from dataselect.io.hash_index import has_hashes, listed_ids, make_set, text_hashes
 from dataselect.io.store import is_file, store_at
 from dataselect.publish import read_manifest
 
@@ -75,14 +75,14 @@ def drop_documents(
 ) -> dict[str, Any]:
     """Take documents out of an index: those of a list of ids, or those that an output lists as superseded.
 
-    RecipeError where neither is given, or a file is no list.
+    RecipeError where neither is given; BadModel where a file is no list.
     """
     if (ids is None) == (superseded is None):
         raise RecipeError("index drop: expected one of --ids and --superseded")
     index = DedupIndex.open(name)
     places: pa.Array = pa.array([], pa.large_string())
     if ids is not None:
-        wanted = pa.array(_listed(ids), pa.large_string())
+        wanted = pa.array([entry for part in listed_ids(ids) for entry in part], pa.large_string())
     else:
         table = superseded_tables(str(superseded))
         without = pc.is_null(table["id"])
@@ -101,18 +101,6 @@ def drop_documents(
     n_dropped = int((~keep).sum())
     n_listed = len(listed["ids.high"]) + len(listed["places.high"])
     return {"out": out or name, "docs": int(keep.sum()), "dropped": n_dropped, "listed": n_listed}
-
-
-def _listed(path: str) -> list[str]:
-    """Ids of a text file, one a line."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            found = [line.rstrip("\r\n") for line in file]
-    except OSError as error:
-        raise RecipeError(f"{path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise RecipeError(f"{path}: not a text file in UTF-8, one id a line") from None
-    return [line for line in found if line]
 
 
 def _places(shards: Any, parts: Any, rows: Any) -> pa.Array:

@@ -6,6 +6,7 @@ import json
 
 import corpora
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -190,6 +191,14 @@ def test_an_index_is_of_the_kept_rows_and_survives_merging_and_dropping(days):
     code, out, _ = corpora.cli("index", "drop", folder / "all.index", "--ids", folder / "gone.txt")
     assert code == 0
     assert "2 documents taken out (3 were listed)" in out
+    pq.write_table(pa.table({"id": ["old3", None]}), folder / "gone.parquet")
+    for name, answer in (
+        ("gone.parquet", "0 documents taken out (1 were listed)"),
+        ("none.txt", "none.txt: No such"),
+    ):
+        _, out, err = corpora.cli("index", "drop", folder / "all.index", "--ids", folder / name)
+        assert answer in out + err
+        assert "Traceback" not in err
     left = DedupIndex.open(str(folder / "all.index"))
     left.check_whole()
     assert set(left.ids(np.arange(left.n_docs)).to_pylist()) == (kept(one) | two) - {"old3", "old140"}

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from dataselect.core.errors import BadModel
+from dataselect.core.pieces import suffix_of
 
 _LINES = 500_000
 
@@ -99,9 +100,27 @@ def list_lines(path: str, *, comments: bool = True) -> Iterator[list[tuple[int, 
                     part = []
     except (UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
         raise BadModel(f"{path}: not a whole text file in UTF-8: {error}") from None
+    except OSError as error:
+        raise BadModel(f"{path}: {error.strerror}") from None
     if not n_entries:
         raise BadModel(f"{path}: the list is empty")
     yield part
+
+
+def listed_ids(path: str, id_column: str = "id") -> Iterator[list[str]]:
+    """Ids of a list, some at a time: lines of a text file (or `.gz`), or a column of Parquet or JSONL.
+
+    Lines lose the white space at their ends; a # is part of an id. BadModel where there is no such list or
+    column, or a text file has no entry.
+    """
+    from dataselect.io.score_file import ScoreFile
+
+    if not path.endswith(".parquet") and suffix_of(path) is None:
+        for lines in list_lines(path, comments=False):
+            yield [entry for _, entry in lines]
+        return
+    for part in ScoreFile(path, id_column, "label", ()).parts():
+        yield part.values.drop_null().to_pylist()
 
 
 def _uncommented(line: str) -> str:

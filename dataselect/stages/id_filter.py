@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,7 +10,6 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from dataselect.core.errors import BadModel, DataselectError
-from dataselect.core.pieces import suffix_of
 from dataselect.stages.base import Columns, ColumnStage, Model, ModelPath, Rules
 from dataselect.stages.url_filter import equals
 
@@ -40,20 +39,11 @@ class IdFilter(ColumnStage):
 
     def check_files(self) -> None:
         """Raise BadModel where a list has no id; reads no more than its first part."""
+        from dataselect.io.hash_index import listed_ids
+
         for path in self.file_fields().values():
-            if not any(self._ids(path)):
+            if not any(listed_ids(path, self.id_column)):
                 raise BadModel(f"{path}: the list is empty")
-
-    def _ids(self, path: str) -> Iterator[list[str]]:
-        from dataselect.io.hash_index import list_lines
-        from dataselect.io.score_file import ScoreFile
-
-        if not path.endswith(".parquet") and suffix_of(path) is None:
-            for lines in list_lines(path, comments=False):
-                yield [entry for _, entry in lines]
-            return
-        for part in ScoreFile(path, self.id_column, "label", ()).parts():
-            yield part.values.drop_null().to_pylist()
 
     def input_columns(self) -> list[str]:
         return ["id"]
@@ -63,11 +53,11 @@ class IdFilter(ColumnStage):
 
     def prepare(self) -> dict[str, np.ndarray]:
         """Sorted hashes of the ids of each list, and how many there are as n_<list> int64[1]."""
-        from dataselect.io.hash_index import make_set
+        from dataselect.io.hash_index import listed_ids, make_set
 
         arrays: dict[str, np.ndarray] = {}
         for name, path in self.file_fields().items():
-            arrays |= make_set(name, self._ids(path))
+            arrays |= make_set(name, listed_ids(path, self.id_column))
             arrays[f"n_{name}"] = np.array([len(arrays[f"{name}.high"])], np.int64)
         return arrays
 
