@@ -27,11 +27,11 @@ from dataselect.core.listener import Listener
 from dataselect.core.pieces import Piece, Shard
 from dataselect.engine.cluster import RayEngine
 from dataselect.engine.job import HoldoutCall, Job, OutputCall, ShuffleCall, StageCall, max_rss_bytes
+from dataselect.engine.ledger import add_ledgers
 from dataselect.engine.local import LocalEngine, default_workers
 from dataselect.engine.reduce import model_meta
 from dataselect.engine.shared import SharedEngine
 from dataselect.engine.tasks import Engine
-from dataselect.engine.write import add_ledgers
 from dataselect.io.bundle import Bundle, BundleWriter
 from dataselect.io.fields import FieldSpec
 from dataselect.io.local_copies import local_file

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataselect.core.lengths import QUANTILES, histogram, quantiles
-from dataselect.engine.write import add_ledgers
+from dataselect.engine.ledger import add_ledgers
 
 lengths_strategy = st.lists(st.integers(0, 2**31 - 1) | st.integers(0, 100), max_size=60)
 
