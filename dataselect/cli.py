@@ -418,7 +418,7 @@ def schema(
     as_json: Annotated[bool, typer.Option("--json", help="the schema is JSON with or without it")] = True,
 ) -> None:
     """Print the JSON Schema of a recipe, for editors and CI."""
-    from dataselect.planning.recipe import recipe_schema
+    from dataselect.planning.schema import recipe_schema
 
     print(json.dumps(recipe_schema(), indent=1))
 

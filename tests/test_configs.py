@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from dataselect.core.errors import RecipeError
-from dataselect.planning.recipe import load_recipe, recipe_schema
+from dataselect.planning.recipe import load_recipe
+from dataselect.planning.schema import recipe_schema
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 

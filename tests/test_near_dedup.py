@@ -354,7 +354,7 @@ def test_which_copy_is_kept(run, tmp_path):
     code, _, err = corpora.cli(
         "plan", corpora.write_recipe(tmp_path, [{"use": "exact_dedup", "keep": {"lates": "date"}}])
     )
-    assert (code, "keep.lates: unknown key 'lates'. Did you mean 'latest'?" in err) == (2, True)
+    assert (code, "keep.lates: unknown key 'lates'; did you mean 'latest'?" in err) == (2, True)
 
 
 def test_the_size_of_a_cluster_is_a_column_for_later_stages(tmp_path, serial):

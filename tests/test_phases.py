@@ -94,7 +94,7 @@ def test_manifests_hold_for_any_cut_format_and_beside_a_holdout(phased, tmp_path
 @pytest.mark.parametrize(
     "change, message",
     [
-        ("output.phases=[bse]", r"output.phases: no `select` has `as: bse`. Did you mean 'base'"),
+        ("output.phases=[bse]", r"output.phases: no `select` has `as: bse`; did you mean 'base'"),
         ("output.phases=[base, base]", r"output.phases: a phase stands there twice"),
         ("output.phases=[n_chars]", r"output.phases: no `select`"),
         ("output.shuffle={}", r"output.phases: they name shards and rows"),

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from dataselect.core.errors import RecipeError
-from dataselect.planning.recipe import RESERVED_COLUMNS, load_recipe, recipe_schema
+from dataselect.planning.recipe import RESERVED_COLUMNS, load_recipe
+from dataselect.planning.schema import recipe_schema
 from dataselect.stages import registry
 
 GOOD = """\
@@ -54,23 +55,23 @@ def _folder(failure):
 
 ONE_LINE = {
     # Unknown keys, at every level, with the nearest right one
-    "unknown section": ("work: work", "wrok: work", "11: wrok: unknown key 'wrok'. Did you mean 'work'?"),
-    "unknown in input": ("text: text", "txt: text", "3: input.txt: unknown key 'txt'. Did you mean 'text'?"),
+    "unknown section": ("work: work", "wrok: work", "11: wrok: unknown key 'wrok'; did you mean 'work'?"),
+    "unknown in input": ("text: text", "txt: text", "3: input.txt: unknown key 'txt'; did you mean 'text'?"),
     "unknown in output": (
         "{folder: out}",
         "{folder: out, formt: same}",
-        "10: output.formt: unknown key 'formt'. Did you mean 'format'?",
+        "10: output.formt: unknown key 'formt'; did you mean 'format'?",
     ),
     "unknown in stage": (
         "threshold",
         "treshold",
-        "6: stages[1].treshold: unknown key 'treshold'. Did you mean 'threshold'?",
+        "6: stages[1].treshold: unknown key 'treshold'; did you mean 'threshold'?",
     ),
-    "unknown in keep": ("docs", "doc", "9: stages[2].keep.doc: unknown key 'doc'. Did you mean 'docs'?"),
+    "unknown in keep": ("docs", "doc", "9: stages[2].keep.doc: unknown key 'doc'; did you mean 'docs'?"),
     "unknown in expect": (
         "work: work",
         "expect: {min_row: 1}",
-        "11: expect.min_row: unknown key 'min_row'. Did you mean 'min_rows'?",
+        "11: expect.min_row: unknown key 'min_row'; did you mean 'min_rows'?",
     ),
     "unknown and nothing near": (
         "work: work",
@@ -83,7 +84,7 @@ ONE_LINE = {
     "unknown stage": (
         "minhash_dedup",
         "minhash",
-        "6: stages[1].use: unknown stage 'minhash'. Did you mean 'minhash_dedup'?",
+        "6: stages[1].use: unknown stage 'minhash'; did you mean 'minhash_dedup'?",
     ),
     "stage without use": (
         "use: minhash_dedup, ",
@@ -262,7 +263,7 @@ ONE_LINE = {
     "unknown add": (
         "{folder: out}",
         "{folder: out, add: [n_char]}",
-        "10: output.add: no stage adds the column 'n_char'. Did you mean 'n_chars'?",
+        "10: output.add: no stage adds the column 'n_char'; did you mean 'n_chars'?",
     ),
     "same column by default": (
         MINHASH,
@@ -349,9 +350,9 @@ def test_several_mistakes_are_all_reported_each_on_its_line(load):
         text = text.replace(old, new)
     assert mistakes(load, text) == [
         "r.yaml:10: output.folder: the environment variable NOT_SET_X is not set",
-        "r.yaml:5: stages[0].min_char: unknown key 'min_char'. Did you mean 'min_chars'?",
+        "r.yaml:5: stages[0].min_char: unknown key 'min_char'; did you mean 'min_chars'?",
         "r.yaml:6: stages[1].threshold: expected a number in (0, 1], got 8",
-        "r.yaml:9: stages[2].keep.dcs: unknown key 'dcs'. Did you mean 'docs'?",
+        "r.yaml:9: stages[2].keep.dcs: unknown key 'dcs'; did you mean 'docs'?",
     ]
 
 
@@ -387,7 +388,7 @@ def test_a_recipe_that_cannot_be_read_is_one_line(tmp_path):
         ("input.text.x=1", "--set input.text.x=1: the recipe has no such place"),
         ("input.text=[a", "--set input.text=[a: the value is not YAML"),
         ("stages.1.threshold=8", "r.yaml:6: stages[1].threshold: expected a number in (0, 1], got 8"),
-        ("expect.min_row=1", "r.yaml: expect.min_row: unknown key 'min_row'. Did you mean 'min_rows'?"),
+        ("expect.min_row=1", "r.yaml: expect.min_row: unknown key 'min_row'; did you mean 'min_rows'?"),
     ],
 )
 def test_a_wrong_assignment_is_one_line(load, assignment, message):

@@ -515,7 +515,7 @@ def test_thresholds_recompute_nothing(use):
         ("gneissweb", {"dclm": "d", "quality": "q", "token_range": [0.3, 0.2]}, "0.3 is more than 0.2"),
         ("gopher_quality@dclm", {"max_bullet_lines": 2}, "less than or equal to 1"),
         ("gopher_quality@datatrove", {"min_wordz": 2}, "min_wordz"),
-        ("signals", {"columns": ["rpv2.n_word"]}, "Did you mean 'rpv2.n_words'"),
+        ("signals", {"columns": ["rpv2.n_word"]}, "did you mean 'rpv2.n_words'"),
         (
             "signals",
             {"columns": ["rpv2."], "keep": {"n_lines": {"min": 1}}},
@@ -541,7 +541,7 @@ def test_a_contradiction_is_named_with_its_place_in_the_recipe(tmp_path):
         RecipeError, match=r"stages\[0\]\.min_mean_word_length: 11 is more than max_mean_word_length"
     ):
         load_recipe(path)
-    with pytest.raises(RecipeError, match="Did you mean 'gopher_quality@datatrove'"):
+    with pytest.raises(RecipeError, match="did you mean 'gopher_quality@datatrove'"):
         load_recipe(write_recipe(tmp_path, [{"use": "gopher_quality@datatrov"}]))
     with pytest.raises(RecipeError, match="no earlier stage adds the column 'd'"):
         load_recipe(write_recipe(tmp_path, [{"use": "gneissweb", "dclm": "d", "quality": "q"}]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections import Counter
@@ -23,11 +22,13 @@ from pydantic import (
 
 from dataselect import stages as stage_registry
 from dataselect.core.errors import RecipeError
+from dataselect.core.names import nearest
 from dataselect.core.sizes import ByteSize, Limit, Share
 from dataselect.io.batch import TextSpec, id_path
 from dataselect.io.fields import check_apart
 from dataselect.io.store import is_file, without_scheme
 from dataselect.planning.fields import FieldUse
+from dataselect.planning.mistakes import explain, field_names, join_place, joined, place_of
 from dataselect.stages.base import BASE_COLUMNS, ORDINAL, DedupStage, SelectStage, Stage, with_leaves
 
 RESERVED_COLUMNS = frozenset(
@@ -164,7 +165,7 @@ class Expect(BaseModel):
     max_kept: Share | None = Field(None, ge=0, le=1, description="largest share of rows kept")
 
 
-class _Document(BaseModel):
+class Document(BaseModel):
     """The whole file, stages still unchecked."""
 
     model_config = _STRICT
@@ -247,7 +248,7 @@ class _Checker:
 
     def check(self, raw: dict[str, Any]) -> Recipe:
         raw = self._expand(raw, "")
-        document = self._model(_Document, raw, "")
+        document = self._model(Document, raw, "")
         folder = self._path.resolve().parent
         listed = raw.get("stages")
         items = enumerate(listed if isinstance(listed, list) else [])
@@ -301,9 +302,9 @@ class _Checker:
         except ValidationError as error:
             found: dict[str, list[str]] = {}
             for item in error.errors():
-                where, message = _place_of(place, item, values), explain(item, cls)
+                where, message = place_of(place, item, values), explain(item, cls)
                 field, separator, rest = message.partition(": ")
-                if separator and field in _field_names(
+                if separator and field in field_names(
                     cls, item["loc"]
                 ):  # a check of several fields names one
                     where, message = join_place(where, field), rest
@@ -311,7 +312,7 @@ class _Checker:
             for where, messages in found.items():
                 # Of a union's members the one that was understood deepest says most.
                 if not any(other.startswith((where + ".", where + "[")) for other in found):
-                    self._mistake(where, _joined(messages))
+                    self._mistake(where, joined(messages))
             return None
 
     def _stage(self, item: dict[str, Any], index: int, folder: Path) -> StageSpec | None:
@@ -344,9 +345,7 @@ class _Checker:
         params = {key: with_leaves(key, value, paths) for key, value in params.items()}
         return StageSpec(use=use, params=params, folder=str(folder), stage=cls.model_validate(params))
 
-    def _check_columns(
-        self, specs: list[tuple[int, StageSpec]], document: _Document | None
-    ) -> list[FieldUse]:
+    def _check_columns(self, specs: list[tuple[int, StageSpec]], document: Document | None) -> list[FieldUse]:
         """Names and types of columns, stage by stage; returns the input fields that stages ask for."""
         known: dict[str, str] = {}
         fields = _Fields(document.input if document else None)
@@ -366,7 +365,7 @@ class _Checker:
                     continue
                 message: str | None
                 if name not in asked and name not in fields.declared:
-                    message = f"no earlier stage adds the column '{name}'{_near(name, known)}"
+                    message = f"no earlier stage adds the column '{name}'{nearest(name, known)}"
                     if name == "id":
                         message = f"{spec.use} goes by the documents' ids: name their column as input.id"
                 elif asked.get(name) == "":
@@ -389,8 +388,8 @@ class _Checker:
                 types[name] = _value_type(alias)
         for name in document.output.add if document else ():
             if name not in known:
-                self._mistake("output.add", f"no stage adds the column '{name}'{_near(name, known)}")
-            elif name in (cast("_Document", document)).output.columns:
+                self._mistake("output.add", f"no stage adds the column '{name}'{nearest(name, known)}")
+            elif name in (cast("Document", document)).output.columns:
                 self._mistake(f"output.columns.{name}", "already a column that output.add adds")
         self._check_holdout(document, known, fields)
         self._check_phases(document, specs)
@@ -404,13 +403,13 @@ class _Checker:
                     )
         return list(fields.uses.values())
 
-    def _check_phases(self, document: _Document | None, specs: list[tuple[int, StageSpec]]) -> None:
+    def _check_phases(self, document: Document | None, specs: list[tuple[int, StageSpec]]) -> None:
         selections = [spec.stage for _, spec in specs if isinstance(spec.stage, SelectStage)]
         counted = [name for stage in selections for name in stage.output_columns()]
         phases = document.output.phases if document else []
         for name in phases:
             if name not in counted:
-                self._mistake("output.phases", f"no `select` has `as: {name}`{_near(name, counted)}")
+                self._mistake("output.phases", f"no `select` has `as: {name}`{nearest(name, counted)}")
         if len(set(phases)) < len(phases):
             self._mistake("output.phases", f"a phase stands there twice, got {phases}")
         if phases and document and document.output.shuffle:
@@ -418,7 +417,7 @@ class _Checker:
                 "output.phases", "they name shards and rows, which output.shuffle moves; leave one out"
             )
 
-    def _check_holdout(self, document: _Document | None, known: Mapping[str, str], fields: _Fields) -> None:
+    def _check_holdout(self, document: Document | None, known: Mapping[str, str], fields: _Fields) -> None:
         """The column that says what is held out together: one that is there, or an input field."""
         by = document.output.holdout.by if document and document.output.holdout else None
         if by is None or by in known or by in fields.base or by in fields.uses:
@@ -480,153 +479,6 @@ def _value_type(alias: str) -> str:
     )
 
 
-def _place_of(place: str, error: Any, values: Any) -> str:
-    """Where the file has the mistake; pydantic's location also names union members, which it has not."""
-    loc = error["loc"]
-    for i, step in enumerate(loc):
-        missing = error["type"] == "missing" and i == len(loc) - 1
-        if isinstance(step, int) and isinstance(values, (list, tuple)):
-            place = join_place(place, step)
-            values = values[step] if step < len(values) else None
-        elif isinstance(values, dict) and (step in values or missing):
-            place = join_place(place, step)
-            values = values.get(step)
-    return place
-
-
-def _joined(messages: Sequence[str]) -> str:
-    """Alternatives of a union: 'expected a or b, got 5'."""
-    expected: dict[str, None] = {}
-    got = ""
-    for message in messages:
-        match = re.fullmatch(r"expected (.*?)(, got .*)", message, re.DOTALL)
-        if not match:
-            return message
-        expected[match[1]], got = None, match[2]
-    return f"expected {' or '.join(expected)}{got}"
-
-
-def explain(error: Any, cls: type[BaseModel]) -> str:
-    """A pydantic error in our words: what was expected, what was there."""
-    kind, got = error["type"], error.get("input")
-    if kind == "extra_forbidden":
-        name = str(error["loc"][-1])
-        names = _field_names(cls, error["loc"][:-1])
-        return f"unknown key '{name}'{_near(name, names) or ' (known: ' + ', '.join(names) + ')'}"
-    if kind == "missing":
-        return "missing; it has no default"
-    if kind == "value_error":
-        message = str(error["ctx"]["error"])
-        return (
-            message
-            if ", got " in message or not message.startswith("expected")
-            else f"{message}, got {got!r}"
-        )
-    if kind == "invalid_key":
-        return f"expected a text as key, got {got!r}"
-    bounds = _bounds(cls, error["loc"])
-    limit = next((sign for sign in _LIMITS if sign in error.get("ctx", {})), None)
-    if limit and bounds in (None, "a number"):  # a size or a share, whose schema allows texts too
-        bounds = f"a number {_LIMITS[limit]} {error['ctx'][limit]:g}"
-    if bounds:
-        return f"expected {bounds}, got {got!r}"
-    if kind in ("too_short", "too_long"):
-        least = error["ctx"].get("min_length")
-        limit = f"at least {least}" if least is not None else f"at most {error['ctx']['max_length']}"
-        return f"expected {limit} item{'s' * (limit[-2:] != ' 1')}, got {error['ctx']['actual_length']}"
-    if kind in ("model_type", "dict_type"):
-        names = _field_names(cls, error["loc"])
-        return f"expected keys and values{' (' + ', '.join(names) + ')' if names else ''}, got {got!r}"
-    message = error["msg"].removeprefix("Input should be ").removeprefix("a valid ")
-    message = message.removesuffix(", unable to parse string as an integer")
-    return f"expected {_WORDS.get(message, message)}, got {got!r}"
-
-
-_LIMITS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
-_WORDS = {
-    "integer": "an integer",
-    "number": "a number",
-    "string": "a text",
-    "list": "a list",
-    "array": "a list",
-    "tuple": "a list",
-    "boolean, unable to interpret input": "true or false",
-    "boolean": "true or false",
-}
-
-
-def _bounds(cls: type[BaseModel], loc: Sequence[Any]) -> str | None:
-    """'a number in (0, 1]' from the field's JSON schema."""
-    schema = _schema_at(cls, loc)
-    if schema is None:
-        return None
-    options = [s for s in [schema, *schema.get("anyOf", [])] if s.get("type") in ("number", "integer")]
-    if not options:
-        return None
-    s = options[0]
-    what = "an integer" if s["type"] == "integer" else "a number"
-    low = (
-        f"({s['exclusiveMinimum']:g}"
-        if "exclusiveMinimum" in s
-        else f"[{s['minimum']:g}"
-        if "minimum" in s
-        else ""
-    )
-    high = (
-        f"{s['exclusiveMaximum']:g})"
-        if "exclusiveMaximum" in s
-        else f"{s['maximum']:g}]"
-        if "maximum" in s
-        else ""
-    )
-    if low and high:
-        return f"{what} in {low}, {high}"
-    if low:
-        return f"{what} {'>' if low[0] == '(' else '>='} {low[1:]}"
-    return f"{what} {'<' if high[-1] == ')' else '<='} {high[:-1]}" if high else what
-
-
-def _schema_at(cls: type[BaseModel], loc: Sequence[Any]) -> dict[str, Any] | None:
-    whole = cls.model_json_schema()
-    schema: dict[str, Any] = whole
-    for step in loc:
-        schema = _dereference(_member(schema, step), whole)
-        if isinstance(step, str) and step in schema.get("properties", {}):
-            schema = schema["properties"][step]
-    return _dereference(_member(schema, None), whole)
-
-
-def _member(schema: dict[str, Any], step: Any) -> dict[str, Any]:
-    """Of a union the model that pydantic's location names, or the only one."""
-    models = [option for option in schema.get("anyOf", []) if "$ref" in option]
-    named = [option for option in models if option["$ref"].endswith(f"/{step}")]
-    return (named or models or [schema])[0] if len(named or models) == 1 else schema
-
-
-def _dereference(schema: dict[str, Any], whole: dict[str, Any]) -> dict[str, Any]:
-    reference = schema.get("$ref") or (schema.get("allOf") or [{}])[0].get("$ref")
-    return whole["$defs"][reference.rsplit("/", 1)[1]] if reference else schema
-
-
-def _field_names(cls: type[BaseModel], loc: Sequence[Any]) -> list[str]:
-    whole = cls.model_json_schema()
-    schema = _schema_at(cls, loc) or {}
-    members = [_dereference(member, whole) for member in schema.get("anyOf", [])]  # of a union
-    return [name for part in (schema, *members) for name in part.get("properties", {})]
-
-
-def _near(name: str, names: Any) -> str:
-    near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
-    return f". Did you mean '{near[0]}'?" if near else ""
-
-
-def join_place(place: str, step: str | int) -> str:
-    """'stages[3]', 'threshold' -> 'stages[3].threshold'."""
-    if isinstance(step, int):
-        return f"{place}[{step}]"
-    return f"{place}.{step}" if place else step
-
-
 def _prefixes(place: str) -> Iterator[str]:
     while place:
         yield place
@@ -668,40 +520,3 @@ def _assign(raw: dict[str, Any], assignment: str) -> None:
         raise RecipeError(f"--set {assignment}: the value is not YAML") from error
     except (IndexError, ValueError, TypeError, AttributeError) as error:
         raise RecipeError(f"--set {assignment}: the recipe has no such place") from error
-
-
-def recipe_schema() -> dict[str, Any]:
-    """JSON Schema of a recipe, with the parameters of every stage."""
-    schema = _Document.model_json_schema()
-    definitions = schema.setdefault("$defs", {})
-    options = []
-    for use, cls in stage_registry.registry().items():
-        stage = cls.model_json_schema()
-        definitions |= stage.pop("$defs", {})
-        stage["properties"] = {"use": {"const": use}, **stage["properties"]}
-        stage["required"] = ["use", *stage.get("required", [])]
-        definitions[cls.__name__] = stage
-        options.append({"$ref": f"#/$defs/{cls.__name__}"})
-    own = {
-        "type": "object",
-        "properties": {"use": {"type": "string", "pattern": r"\.py:"}},
-        "required": ["use"],
-    }
-    schema["properties"]["stages"]["items"] = {"anyOf": [*options, own]}
-    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    schema["title"] = "dataselect recipe"
-    return dict(_standard(schema))
-
-
-_KEYWORDS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
-
-
-def _standard(schema: Any) -> Any:
-    """Pydantic's own words for the limits of a field whose schema we give, in those of JSON Schema."""
-    if isinstance(schema, list):
-        return [_standard(item) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    return {
-        _KEYWORDS.get(k, k) if isinstance(v, (int, float)) else k: _standard(v) for k, v in schema.items()
-    }

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from dataselect.core.errors import RecipeError
 from dataselect.core.lsh import candidate_probability
 from dataselect.engine.dedup import JOIN_BYTES
-from dataselect.planning.recipe import explain
+from dataselect.planning.mistakes import explain
 from dataselect.stages.minhash_dedup import MinhashDedup
 
 _BAR = 30

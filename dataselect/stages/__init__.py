@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import importlib
 import pkgutil
@@ -12,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from dataselect.core.errors import RecipeError
+from dataselect.core.names import nearest
 from dataselect.stages.base import ColumnStage, DedupStage, FittedStage, MapStage, SelectStage, Stage
 
 KINDS: tuple[type[Stage], ...] = (MapStage, ColumnStage, DedupStage, FittedStage, SelectStage)
@@ -45,9 +45,8 @@ def load(use: str, folder: Path) -> type[Stage]:
             raise RecipeError(f"{file}: cannot read the stage's file: {error.strerror}") from error
     stages = registry()
     if use not in stages:
-        near = difflib.get_close_matches(use, stages, n=1, cutoff=0.5)
-        hint = f" Did you mean '{near[0]}'?" if near else f" There are: {', '.join(stages)}."
-        raise RecipeError(f"unknown stage '{use}'.{hint}")
+        hint = nearest(use, stages) or f"; there are {', '.join(stages)}"
+        raise RecipeError(f"unknown stage '{use}'{hint}")
     return stages[use]
 
 

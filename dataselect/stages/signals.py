@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from dataselect.core.names import nearest
 from dataselect.stages.base import Columns, MapStage, Model, Rules, Texts
 from dataselect.stages.quality_signals import DEFAULT_RULES, KERNELS, compute, groups_of, signals
 
@@ -48,19 +49,13 @@ class Signals(MapStage):
 
     @model_validator(mode="after")
     def _names_exist(self) -> Signals:
-        import difflib
-
         known = [*_dtypes()]
         for name in self.columns_ or ():
             if not any(n == name or (name.endswith(".") and n.startswith(name)) for n in known):
-                near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-                hint = f". Did you mean '{near[0]}'?" if near else ""
-                raise ValueError(f"columns: no signal is called '{name}'{hint}")
+                raise ValueError(f"columns: no signal is called '{name}'{nearest(name, known)}")
         for name in self.keep_:
             if name not in self.names():
-                near = difflib.get_close_matches(name, self.names(), n=1, cutoff=0.5)
-                hint = f". Did you mean '{near[0]}'?" if near else ""
-                raise ValueError(f"keep: '{name}' is not among the columns{hint}")
+                raise ValueError(f"keep: '{name}' is not among the columns{nearest(name, self.names())}")
         return self
 
     def names(self) -> list[str]:
