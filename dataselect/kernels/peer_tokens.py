@@ -17,7 +17,7 @@ import numpy as np
 from numba import njit, types
 
 from dataselect.kernels import unicode_tables
-from dataselect.kernels.layout import N_WORD_COUNTS, N_WORDS, SPACY
+from dataselect.kernels.layout import N_WORDS, SPACY
 from dataselect.kernels.padded import PAD, copy_document, letter_bits, space_bits
 from dataselect.kernels.primitives import BLOCK, I32, I64, U8, U32, U64, mix64, pointer_to
 from dataselect.kernels.signal_tables import (
@@ -33,7 +33,7 @@ from dataselect.kernels.signal_tables import (
 )
 from dataselect.kernels.tokens import HASH_START, decode, encode, finish_hash, fold_block
 from dataselect.kernels.unicode_tables import WORD
-from dataselect.kernels.words import CHUNK_BYTES, RECENT_WORDS, read_words
+from dataselect.kernels.words import read_words, word_scratch
 
 _DOTTED_I = 0x130
 """str.lower() makes it "i" and U+0307, which is no word character."""
@@ -109,7 +109,7 @@ def _spacy_tokens(
 def spacy_tokens(offsets: np.ndarray, data: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Words of spaCy's blank English pipeline, without white space."""
     n_bytes = int(np.diff(offsets).max(initial=0))
-    lowered = np.zeros(4 * CHUNK_BYTES + PAD, np.uint8)
+    lowered, chunk, newest, rows = word_scratch(n_bytes + 1)
     tables = (
         PAGE_OF,
         PAGES,
@@ -126,15 +126,6 @@ def spacy_tokens(offsets: np.ndarray, data: np.ndarray) -> tuple[np.ndarray, np.
     )
     padded = np.zeros(n_bytes + 2 * PAD + BLOCK, np.uint8)
     bits = tuple(np.empty(n_bytes // BLOCK + 2, np.uint64) for _ in range(5))
-    chunk = np.empty(CHUNK_BYTES + 2, np.int64), *(np.empty(CHUNK_BYTES + 2, np.int32) for _ in range(4))
-    n_recent = RECENT_WORDS + CHUNK_BYTES
-    newest = np.empty(n_recent, np.uint64), np.empty(n_recent, np.int32)
-    rows = (
-        np.empty(n_bytes + 1, np.uint64),
-        np.empty(n_bytes + 2, np.int64),
-        np.empty(256, np.int64),
-        np.empty(N_WORD_COUNTS, np.int64),
-    )
     first = np.empty(len(offsets), np.int64)
     out = np.empty(int(offsets[-1] - offsets[0]), np.uint64)
     n_total = _spacy_tokens(offsets, data, tables, padded[PAD:], bits, chunk, newest, rows, first, out)

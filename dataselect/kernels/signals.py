@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numba import njit, types
 
-from dataselect.kernels import lines, unicode_tables, words
+from dataselect.kernels import lines, unicode_tables
 from dataselect.kernels.layout import (
     BREAK_LINES_AT,
     C4,
@@ -111,10 +111,7 @@ from dataselect.kernels.signal_tables import (
 )
 from dataselect.kernels.spacy_words import flags_at
 from dataselect.kernels.tokens import ONE
-from dataselect.kernels.words import (
-    CHUNK_BYTES,
-    read_words,
-)
+from dataselect.kernels.words import read_words, word_scratch
 
 
 @helper
@@ -442,7 +439,7 @@ def document_counts(
     padded = np.empty(n_bytes + 2 * PAD + BLOCK, np.uint8)
     padded[:PAD] = 0
     spare = np.zeros(spare_bytes + 3 * PAD, np.uint8)
-    lowered = np.zeros(4 * CHUNK_BYTES + PAD, np.uint8)
+    lowered, chunk, newest, words_rows = word_scratch(n_words)
     tables = (
         PAGE_OF,
         PAGES,
@@ -460,15 +457,6 @@ def document_counts(
     )
     spare_blocks = spare_bytes // BLOCK + 2
     bits = tuple(np.empty(n, np.uint64) for n in 6 * (n_blocks,) + 5 * (spare_blocks,))
-    n_recent = words.RECENT_WORDS + CHUNK_BYTES
-    newest = np.empty(n_recent, np.uint64), np.empty(n_recent, np.int32)
-    chunk = np.empty(CHUNK_BYTES + 2, np.int64), *(np.empty(CHUNK_BYTES + 2, np.int32) for _ in range(4))
-    words_rows = (
-        np.empty(n_words, np.uint64),
-        np.empty(n_words + 1, np.int64),
-        np.empty(256, np.int64),
-        np.empty(N_WORD_COUNTS, np.int64),
-    )
     keys = np.empty(max(n_slots, line_slots), np.uint64), np.empty(line_slots, np.uint64)
     values = np.empty(max(n_slots, line_slots), np.int32), np.empty(line_slots, np.int32)
     lists = tuple(np.empty(n_words, np.int32) for _ in range(4))

@@ -38,7 +38,7 @@ from dataselect.kernels.layout import (
     WORD_CHARS,
     WORDPUNCT,
 )
-from dataselect.kernels.padded import bits_from, decode_valid, next_set, set_bit, span_hash
+from dataselect.kernels.padded import PAD, bits_from, decode_valid, next_set, set_bit, span_hash
 from dataselect.kernels.primitives import BLOCK, Word, helper, low_bits, range_mask, trailing_zeros
 from dataselect.kernels.signal_tables import (
     ALNUM,
@@ -585,3 +585,22 @@ def count_sentences(start: int, end: int, marks: Any) -> int:
         n += position < end
         position = next_set(marks[0], position, end)
     return n
+
+
+def word_scratch(n_words: int) -> tuple[np.ndarray, Any, Any, Any]:
+    """What `read_words` works in, for documents of fewer than n_words words of a kind.
+
+    Returns lower-cased bytes uint8[:]; of a chunk, places int64[:] and four int32[:]; of recent words, hashes
+    uint64[:] and infos int32[:]; and of a document `words` of `read_words`, as arrays.
+    """
+    lowered = np.zeros(4 * CHUNK_BYTES + PAD, np.uint8)
+    chunk = np.empty(CHUNK_BYTES + 2, np.int64), *(np.empty(CHUNK_BYTES + 2, np.int32) for _ in range(4))
+    n_recent = RECENT_WORDS + CHUNK_BYTES
+    recent = np.empty(n_recent, np.uint64), np.empty(n_recent, np.int32)
+    words = (
+        np.empty(n_words, np.uint64),
+        np.empty(n_words + 1, np.int64),
+        np.empty(256, np.int64),
+        np.empty(N_WORD_COUNTS, np.int64),
+    )
+    return lowered, chunk, recent, words
