@@ -13,11 +13,14 @@ from dataselect.core.fingerprint import fingerprint
 from dataselect.core.keys import artifact_name
 from dataselect.core.pieces import Piece
 from dataselect.engine.against import GatherCall, MatchCall, OldPart, OldShinglesCall, SignCall
-from dataselect.engine.dedup import JOIN_BYTES, RANK_BITS, GroupCall, JoinCall, RankCall, VerifyCall
 from dataselect.engine.docs import MAX_DOCS, Exchange, Places
 from dataselect.engine.exact import ExactCall, ShinglesCall
+from dataselect.engine.group import RANK_BITS, GroupCall
 from dataselect.engine.inputs import SegmentRefs
+from dataselect.engine.join import JOIN_BYTES, JoinCall
+from dataselect.engine.ranks import RankCall
 from dataselect.engine.tasks import Task
+from dataselect.engine.verify import VerifyCall
 from dataselect.io.bundle import Bundle
 from dataselect.io.dedup_index import INDEX_BITS
 from dataselect.io.fields import FieldSpec
@@ -28,7 +31,7 @@ _KEY_BYTES = 64  # of memory for a key: 30 to 45 while its partition is sorted
 _PAIR_BYTES = 96  # of memory for a pair: 70 where it is judged
 _MAX_PARTITIONS = 1 << 14
 _EXACT_PAIRS_PER_TASK = 1_000_000
-_DOC_BYTES = {"dedup:rank_rows": 32, "dedup:join_groups": JOIN_BYTES}
+_DOC_BYTES = {"ranks:rank_rows": 32, "join:join_groups": JOIN_BYTES}
 """Memory of the tasks that grow with the corpus, for a document."""
 
 
@@ -133,7 +136,7 @@ class DedupPhases:
         key = fingerprint("rank", *made)
         name = artifact_name("ranks", key)
         call = RankCall(exchange, self._in.segments, self._places, name)
-        return self._one(self._step("rank", "dedup:rank_rows", call, name, "scores, lengths or shards"))
+        return self._one(self._step("rank", "ranks:rank_rows", call, name, "scores, lengths or shards"))
 
     def _n_partitions(self) -> int:
         n_keys = sum(self._n_rows) * self._in.stage.keys_per_doc()
@@ -195,7 +198,7 @@ class DedupPhases:
             steps.append(
                 self._step(
                     f"group {p + 1}/{n_partitions}",
-                    "dedup:group_keys",
+                    "group:group_keys",
                     call,
                     name,
                     "keys or rows that reach it",
@@ -222,7 +225,7 @@ class DedupPhases:
             name = artifact_name("verified", fingerprint(key, start, stop))
             call = VerifyCall(exchange, groups, start, stop, name)
             steps.append(
-                self._step(f"verify {n + 1}/{len(ranges)}", "dedup:verify_pairs", call, name, "candidates")
+                self._step(f"verify {n + 1}/{len(ranges)}", "verify:verify_pairs", call, name, "candidates")
             )
         self._run_steps(self._phase, steps)
         return tuple(step.artifact for step in steps)
@@ -244,7 +247,7 @@ class DedupPhases:
         name = artifact_name("joined", fingerprint("join", self._in.stage.version, stage, made, self._where))
         call = JoinCall(exchange, groups, verified, exact, undecided, self._places, name)
         attempt = f"join {len(undecided) + 1}" if undecided else "join"
-        return self._one(self._step(attempt, "dedup:join_groups", call, name, "groups or rows"))
+        return self._one(self._step(attempt, "join:join_groups", call, name, "groups or rows"))
 
     def _compare(self, exchange: Exchange, undecided: str) -> tuple[str, ...]:
         """Exact similarities of the pairs that `undecided` names; reads the pieces that hold them."""

@@ -23,8 +23,8 @@ import dataselect
 from dataselect.core.errors import DataselectError
 from dataselect.core.lsh import candidate_probability, high_recall_bands
 from dataselect.engine.columns import KeySink, distinct, members_ascending
-from dataselect.engine.dedup import key_range
 from dataselect.engine.docs import packed
+from dataselect.engine.group import key_range
 from dataselect.engine.survivors import Component, Greedy, Index
 from dataselect.io.bundle import Bundle, BundleWriter
 from dataselect.io.store import LocalStore
@@ -426,8 +426,8 @@ def test_survivors_do_not_depend_on_memory(run, monkeypatch, survivors):
     texts |= {f"{i} again": texts[i] for i in list(texts)[::3]}
     exact = [{"use": "exact_dedup"}]
     much, expected = run(texts, before=exact, survivors=survivors)
-    for name in ("_SLICE", "_CHUNK"):
-        monkeypatch.setattr(f"dataselect.engine.dedup.{name}", 5)
+    for name in ("group._SLICE", "verify.CHUNK", "join.CHUNK"):
+        monkeypatch.setattr(f"dataselect.engine.{name}", 5)
     little, decisions = run(texts, before=exact, survivors=survivors, sets=["memory=8KiB"])
     assert decisions == expected
     assert little["dedups"] == much["dedups"]

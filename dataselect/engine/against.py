@@ -19,15 +19,13 @@ from dataselect.core.errors import DataselectError
 from dataselect.core.pieces import Piece
 from dataselect.engine.columns import ascending, describe_texts, distinct
 from dataselect.engine.exact import ShingleSink
-from dataselect.engine.job import Context, figures
+from dataselect.engine.job import Context, Figures, figures
 from dataselect.io.bundle import BundleWriter
 from dataselect.io.dedup_index import INDEX_BITS, VALUES, DedupIndex, IndexedDocs, joined_ranges
 from dataselect.io.fields import FieldSpec, null_column
 from dataselect.io.reader import iter_piece
 from dataselect.io.rows import iter_rows
 from dataselect.stages.base import DedupStage, NearDedupStage, Texts
-
-Figures = dict[str, Any]
 
 _ONE_SEGMENT = 1 << 62
 

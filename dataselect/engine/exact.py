@@ -15,12 +15,10 @@ from dataselect.core.clock import Clock
 from dataselect.core.pieces import Piece
 from dataselect.engine.docs import Docs, Exchange, unpacked
 from dataselect.engine.edits import Editor
-from dataselect.engine.job import Context, figures
+from dataselect.engine.job import Context, Figures, figures
 from dataselect.io.bundle import Bundle, BundleWriter
 from dataselect.io.rows import iter_rows
 from dataselect.stages.base import NearDedupStage, Texts
-
-Figures = dict[str, Any]
 
 _CHUNK_HASHES = 8 << 20
 """Shingle hashes that a comparing task holds at a time, about: 64 MB."""

@@ -1,4 +1,4 @@
-"""Tasks that look over all segments: masks, fitted models, thresholds. Those of a dedup are in dedup.py.
+"""Tasks that look over all segments: masks, fitted models, thresholds. Those of a dedup: group, verify, join.
 
 Each streams over the segments' artifacts; what grows with the corpus is bits a document.
 """
@@ -15,12 +15,10 @@ import pyarrow as pa
 from dataselect.core.clock import Clock
 from dataselect.engine.columns import distinct, pack, unpack
 from dataselect.engine.inputs import SegmentRefs
-from dataselect.engine.job import Context, figures
+from dataselect.engine.job import Context, Figures, figures
 from dataselect.engine.resolve import pool_batch, resolve
 from dataselect.io.bundle import BundleWriter
 from dataselect.stages.base import FittedStage, Pool, PoolBatch, SelectStage, Stage
-
-Figures = dict[str, Any]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from dataselect.core.errors import RecipeError
 from dataselect.core.lsh import candidate_probability
-from dataselect.engine.dedup import JOIN_BYTES
+from dataselect.engine.join import JOIN_BYTES
 from dataselect.planning.mistakes import explain
 from dataselect.stages.minhash_dedup import MinhashDedup
 
