@@ -74,9 +74,10 @@ def main() -> None:
         sys.exit("the benchmark needs Linux: it pins processes and collects those that a run leaves")
     result = None
     try:
-        for result in Bench(options).rounds():
-            if options.json:
-                options.json.write_text(json.dumps(result, indent=1) + "\n")
+        with contextlib.ExitStack() as stack:
+            for result in Bench(options, stack).rounds():
+                if options.json:
+                    options.json.write_text(json.dumps(result, indent=1) + "\n")
     except CommandFailed as failed:
         sys.exit(str(failed))
     except subprocess.CalledProcessError as failed:  # it has said why

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import sys
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from bench.endpoint import BUCKET, Endpoint
 from bench.measure import ONE_THREAD
 from bench.texts import Text
 
@@ -21,6 +23,9 @@ FINEWEB = ROOT / "configs" / "fineweb.yaml"
 FILTERS = "heuristic_filters"
 FLOOR = {"suffixed": "copy .jsonl.zst", "bare": "copy .jsonl.zst, bare"}
 FLOOR_PARQUET = "copy .parquet"
+RECIPE_CASE, ON_STORE, ON_RAY = "recipe", "recipe, all on S3", "recipe, Ray"
+EXTRAS = {ON_STORE: ("s3fs", "moto"), ON_RAY: ("ray",)}
+"""Case -> the packages that it needs."""
 WORKERS = ("recipe, 1 worker, wall", "recipe, 2 workers, wall")
 
 
@@ -47,13 +52,15 @@ class Case:
     """Of what the command printed."""
     cpus: set[int]
     floor: str | None = None
-    """The case that copies the same text."""
+    """The case that it is compared with: of most the one that copies the same text."""
     against: Sequence[str] = ()
     """A peer: our cases that do the same job."""
     env: Mapping[str, str] = field(default_factory=dict)
     timeout_s: float = 3600
     is_peer: bool = False
     by_wall: bool = False
+    clean: Callable[[Path], None] = lambda folder: None
+    """Called when the case has run, with its folder: removes what it left elsewhere."""
 
 
 def of_script(printed: str) -> Outcome:
@@ -94,6 +101,9 @@ class Run:
     dropped: bool = False
     n_workers: int = 1
     floor: str | None = None
+    engine: str = "local"
+    store: Endpoint | None = None
+    """Where shards, work and output are, if not on the local disk."""
 
 
 def recipe_case(
@@ -101,21 +111,36 @@ def recipe_case(
 ) -> Case:
     """`dataselect run` of these stages."""
     how = how or Run()
+    store = how.store
+
+    def place(folder: Path) -> str:
+        return f"{BUCKET}/{folder.name}" if store else str(folder)
 
     def command(size: str, folder: Path) -> list[str]:
+        shards = store.shards(text, size, how.suffix) if store else text.shards(size, how.suffix)
         recipe = {
-            "input": {"shards": text.shards(size, how.suffix), "text": "text", "id": "id"},
+            "input": {"shards": shards, "text": "text", "id": "id"},
             "stages": list(stages),
-            "output": {"folder": str(folder / "out"), "format": "same", "dropped": how.dropped},
-            "work": str(folder / "work"),
+            "output": {"folder": f"{place(folder)}/out", "format": "same", "dropped": how.dropped},
+            "work": f"{place(folder)}/work",
         }
         path = folder / "recipe.yaml"
         path.write_text(json.dumps(recipe))  # JSON is YAML
         run = [sys.executable, "-m", "dataselect", "run", str(path), "--workers", str(how.n_workers)]
-        return [*run, "--quiet", "--json"]
+        address = ["--address", "local"] if how.engine == "ray" else []
+        return [*run, "--engine", how.engine, *address, "--quiet", "--json"]
 
-    floor = how.floor or FLOOR[text.kind]
-    return Case(name, text, command, of_run, cpus, floor, env=own_env(), by_wall=name in WORKERS)
+    return Case(
+        name,
+        text,
+        command,
+        of_run,
+        cpus,
+        how.floor or FLOOR[text.kind],
+        env=store.env if store else own_env(),
+        by_wall=name in WORKERS,
+        clean=lambda folder: store.drop(place(folder)) if store else None,
+    )
 
 
 def quickstart_stages(recipe: Path = RECIPE) -> tuple[list[dict[str, Any]], list[str]]:
@@ -153,7 +178,7 @@ def own_cases(whole: Text, bare: Text, stages: list[dict[str, Any]], model: Path
         floor_case(FLOOR_PARQUET, "parquet", whole, one),
         floor_case(FLOOR["bare"], "jsonl", bare, one),
         floor_case("reader alone", "read", whole, one, FLOOR["suffixed"]),
-        recipe_case("recipe", stages, whole, one),
+        recipe_case(RECIPE_CASE, stages, whole, one),
         recipe_case("recipe, dropped rows too", stages, whole, one, Run(dropped=True)),
         recipe_case("length_filter", [by_use["length_filter"]], whole, one),
         recipe_case("length_filter .parquet", [by_use["length_filter"]], whole, one, parquet),
@@ -173,6 +198,21 @@ def own_cases(whole: Text, bare: Text, stages: list[dict[str, Any]], model: Path
             recipe_case(name, stages, whole, two, Run(n_workers=n)) for n, name in enumerate(WORKERS, start=1)
         ]
     return cases
+
+
+def elsewhere_cases(whole: Text, stages: list[dict[str, Any]], store: Endpoint | None) -> list[Case]:
+    """The whole recipe on the Ray engine, and with everything on an object store."""
+    on = {ON_STORE: Run(store=store, floor=RECIPE_CASE), ON_RAY: Run(engine="ray", floor=RECIPE_CASE)}
+    return [
+        recipe_case(name, stages, whole, one_cpu(), how)
+        for name, how in on.items()
+        if not missing(name) and (store or name != ON_STORE)
+    ]
+
+
+def missing(case: str) -> list[str]:
+    """Packages that a case needs and that are not installed."""
+    return [name for name in EXTRAS[case] if importlib.util.find_spec(name) is None]
 
 
 def one_cpu() -> set[int]:

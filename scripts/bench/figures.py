@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from bench.cases import WORKERS, Case
+from bench.cases import ON_RAY, ON_STORE, WORKERS, Case
 from bench.rounds import Pair, Runs
 from bench.texts import SIZES, Text
 
 WORKERS_BAR = 1.85
+BARS = {ON_STORE: 0.7, ON_RAY: 0.8}
 PACKAGE, KERNEL = "fastText package", "fastText score"
 
 
@@ -87,6 +88,11 @@ def all_ratios(
         for case in cases
         if case.floor and case.floor in figures and not case.by_wall
     ]
+    for name, bar in BARS.items():
+        for same in (one for one in list(found) if one["of"] == name):
+            same["bar"] = bar
+            wall = ratio(name, same["to"], "mb_per_wall_s")
+            found.append({**wall, "of": f"{name}, wall", "to": f"{same['to']}, wall"})
     for peer in cases:
         found += [ratio(ours, peer.name) for ours in peer.against if ours in figures]
     package = figures.get(PACKAGE, {}).get("alone_mb_per_cpu_s")

@@ -7,11 +7,25 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.cases import FILTERS, ROOT, Case, of_run, own_cases, own_env, quickstart_stages
+from bench.cases import (
+    EXTRAS,
+    FILTERS,
+    ON_STORE,
+    ROOT,
+    Case,
+    elsewhere_cases,
+    missing,
+    of_run,
+    own_cases,
+    own_env,
+    quickstart_stages,
+)
+from bench.endpoint import Endpoint, endpoint
 from bench.figures import summarise
 from bench.machine import machine, versions
 from bench.measure import become_subreaper
@@ -57,7 +71,7 @@ def wanted(name: str, options: argparse.Namespace) -> bool:
 
 
 def chosen(cases: Sequence[Case], options: argparse.Namespace) -> list[Case]:
-    """Those of --only, and the floors of their texts."""
+    """Those of --only, and their floors."""
     found = [case for case in cases if wanted(case.name, options)]
     floors = {case.floor for case in found} | {case.name for case in found}
     return [case for case in cases if case.name in floors]
@@ -66,7 +80,8 @@ def chosen(cases: Sequence[Case], options: argparse.Namespace) -> list[Case]:
 class Bench:
     """Everything that is made before the rounds."""
 
-    def __init__(self, options: argparse.Namespace) -> None:
+    def __init__(self, options: argparse.Namespace, stack: ExitStack) -> None:
+        """stack: what runs until the last round."""
         self.options = options
         self.notes: list[str] = []
         self.versions = versions()
@@ -82,6 +97,7 @@ class Bench:
         peers = [peer for peer in named if peer.name in self.peers and extras.get(peer.extra or "", True)]
         self.texts, whole, bare = self.make_texts(peers)
         cases = own_cases(whole, bare, stages, self.model)
+        cases[5:5] = elsewhere_cases(whole, stages, self.endpoint_for(whole, stack))
         for peer in peers:
             text = self.texts.by_spec[peer.spec(options.peer_scale)]
             cases.append(peer_case(peer, text, cache, extras.get(peer.extra or "")))
@@ -94,6 +110,17 @@ class Bench:
     def note(self, name: str, message: str) -> None:
         """Shown above the table."""
         self.notes.append(f"{name}: {message}")
+
+    def endpoint_for(self, text: Text, stack: ExitStack) -> Endpoint | None:
+        """One that holds the text; None where nothing needs it. Says which cases are left out."""
+        for name in filter(partial(wanted, options=self.options), EXTRAS):
+            if packages := missing(name):
+                self.note(name, f"left out: needs {', '.join(packages)} (`make test-all` installs all extras)")
+        if missing(ON_STORE) or not wanted(ON_STORE, self.options):
+            return None
+        store = stack.enter_context(endpoint(own_env()))
+        store.upload(text)
+        return store
 
     def make_texts(self, peers: Sequence[Peer]) -> tuple[Texts, Text, Text]:
         """All texts, and the two of our own cases."""

@@ -52,6 +52,7 @@ def run_once(case: Case, size: str, scratch: Path) -> tuple[Usage, Outcome]:
         except (ValueError, KeyError) as error:
             raise CommandFailed(f"no counts at the end of what it printed: {error!r}") from error
     finally:
+        case.clean(folder)
         shutil.rmtree(folder)
     if outcome.n_read != (wanted := case.text.sizes[size]["n_docs"]):
         raise CommandFailed(f"it read {outcome.n_read:,} rows; the text has {wanted:,}")

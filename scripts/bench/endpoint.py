@@ -1,0 +1,83 @@
+"""An S3 endpoint on loopback, for cases that keep everything on an object store: moto in a process of its own.
+
+    python -m bench.endpoint put URL FILE ...    upload files
+    python -m bench.endpoint drop URL            delete all that is below
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.texts import Text
+
+SERVER = Path(__file__).resolve().parents[2] / "tests" / "s3_server.py"
+BUCKET = "s3://bench"
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One that runs; `env` leads any S3 client there."""
+
+    env: dict[str, str]
+
+    def upload(self, text: Text, suffix: str = ".jsonl.zst") -> None:
+        """The shards of a text: those of 1x are among those of 2x."""
+        self._do("put", _folder(text), *text.shards("2x", suffix))
+
+    def shards(self, text: Text, size: str, suffix: str = ".jsonl.zst") -> list[str]:
+        """URLs of a size."""
+        return [f"{_folder(text)}/{Path(path).name}" for path in text.shards(size, suffix)]
+
+    def drop(self, url: str) -> None:
+        """Delete what is below `url`."""
+        self._do("drop", url)
+
+    def _do(self, *arguments: str) -> None:
+        subprocess.run([sys.executable, "-m", "bench.endpoint", *arguments], check=True, env=self.env)
+
+
+def _folder(text: Text) -> str:
+    return f"{BUCKET}/texts/{text.folder.name}"
+
+
+@contextlib.contextmanager
+def endpoint(env: dict[str, str]) -> Iterator[Endpoint]:
+    """Start one, and stop it at the end, however that comes: it serves until its stdin closes.
+
+    The shell leaves it to init, so that it is no child of who measures, and its CPU time counts for nobody.
+    """
+    detached = ["sh", "-c", 'exec 3<&0; "$@" <&3 & exec 3<&-', "sh", sys.executable, str(SERVER)]
+    shell = subprocess.Popen(detached, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
+    assert shell.stdin is not None
+    assert shell.stdout is not None
+    with shell.stdin, shell.stdout:
+        port = shell.stdout.readline().strip()
+        shell.wait()
+        keys = dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "bench")
+        where = {"AWS_DEFAULT_REGION": "us-east-1", "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
+        yield Endpoint({**env, **keys, **where})
+
+
+def main(what: str, url: str, *paths: str) -> None:
+    """In a process of its own: who measures stays small."""
+    import s3fs
+
+    from dataselect.io.store import store_at
+
+    s3fs.S3FileSystem().mkdirs(BUCKET, exist_ok=True)
+    store = store_at(url)
+    if what == "drop":
+        for entry in store.list():
+            store.delete(entry.name)
+    for path in map(Path, paths):
+        with store.commit(path.name) as file:
+            file.write(path.read_bytes())
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
