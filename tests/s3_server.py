@@ -1,7 +1,8 @@
 """An S3 endpoint on loopback that can misbehave: moto behind a wrapper, in a process of its own.
 
 `python s3_server.py` prints its port. GET /-/log gives the requests since the last time, as JSON;
-GET /-/faults?every=7 makes every 7th request fail, each time in another way (0: none).
+GET /-/faults?every=7 makes every 7th request fail, each time in another way (0: none);
+GET /-/latency?ms=30 makes every request take that much longer.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import socket
 import sys
 import threading
+import time
 from urllib.parse import parse_qs
 
 SLOW_DOWN, INTERNAL = (
@@ -24,7 +26,7 @@ class Endpoint:
     """WSGI application."""
 
     def __init__(self, moto):
-        self._moto, self._log, self._every = moto, [], 0
+        self._moto, self._log, self._every, self._latency_s = moto, [], 0, 0.0
         self._lock, self._n_requests, self._kinds = threading.Lock(), 0, itertools.cycle(range(4))
 
     def __call__(self, environ, start_response):
@@ -36,6 +38,7 @@ class Endpoint:
             self._log.append([what, path])
             self._n_requests += 1
             fault = next(self._kinds) if self._every and self._n_requests % self._every == 0 else None
+        time.sleep(self._latency_s)
         if fault in (0, 1):
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
             status, body = [("503 Slow Down", SLOW_DOWN), ("500 Internal Server Error", INTERNAL)][fault]
@@ -57,9 +60,11 @@ class Endpoint:
 
     def _control(self, path, query, start_response):
         with self._lock:
-            answer, self._log = self._log, self._log if path == "/-/faults" else []
+            answer, self._log = self._log, [] if path == "/-/log" else self._log
             if path == "/-/faults":
                 self._every = int(parse_qs(query)["every"][0])
+            elif path == "/-/latency":
+                self._latency_s = float(parse_qs(query)["ms"][0]) / 1000
         start_response("200 OK", [("Content-Type", "application/json")])
         return [json.dumps(answer).encode()]
 

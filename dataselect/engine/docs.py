@@ -141,9 +141,13 @@ class Docs:
         in_order = docs[order]
         bounds = np.searchsorted(in_order, self.first_docs.astype(docs.dtype))  # of another type: a copy
         out = np.empty((len(docs), *shape), dtype)
-        for segment in np.flatnonzero(np.diff(bounds)).tolist():
+
+        def values(segment: int) -> tuple[np.ndarray, Any]:
             of = order[bounds[segment] : bounds[segment + 1]]
-            out[of] = load(segment, docs[of] - self.first_docs[segment])
+            return of, load(segment, docs[of] - self.first_docs[segment])
+
+        for of, found in self._context.ahead(values, np.flatnonzero(np.diff(bounds)).tolist()):
+            out[of] = found
         return out
 
     def text_hashes(self, docs: np.ndarray) -> np.ndarray:

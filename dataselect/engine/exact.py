@@ -146,7 +146,9 @@ class _Sets:
 
     def __init__(self, context: Context, call: ExactCall, docs: Docs) -> None:
         self._docs = docs
-        bundles = {artifact: context.bundle(artifact) for _, artifact, _ in call.shingles}
+        self._context = context
+        artifacts = list(dict.fromkeys(artifact for _, artifact, _ in call.shingles))
+        bundles = dict(zip(artifacts, context.ahead(context.bundle, artifacts), strict=True))
         self._of: dict[int, list[tuple[Bundle, int]]] = {}
         for number, artifact, index in call.shingles:
             self._of.setdefault(number, []).append((bundles[artifact], index))
@@ -179,9 +181,9 @@ class _Sets:
 
     def load(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(offsets, hashes) of documents, numbers ascending."""
-        sets: list[np.ndarray] = []
         bounds = np.searchsorted(numbers, self._docs.first_docs)
-        for segment in np.flatnonzero(np.diff(bounds)).tolist():
+
+        def of(segment: int) -> list[np.ndarray]:
             rows = numbers[bounds[segment] : bounds[segment + 1]] - self._docs.first_docs[segment]
             spans = self._spans(segment)
             hashes = [
@@ -189,7 +191,10 @@ class _Sets:
                 for bundle, index in self._of[segment]
             ]
             found = spans[np.searchsorted(spans[:, 0], rows)].tolist()
-            sets += [hashes[k][start:stop] for _, k, start, stop in found]
+            return [hashes[k][start:stop] for _, k, start, stop in found]
+
+        segments = np.flatnonzero(np.diff(bounds)).tolist()
+        sets = [one for found in self._context.ahead(of, segments) for one in found]
         first = np.zeros(len(sets) + 1, np.int64)
         np.cumsum([len(one) for one in sets], out=first[1:])
         return first, np.concatenate(sets)

@@ -177,19 +177,25 @@ def _partition(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Keys uint64[n], document numbers uint32[n], and checks uint64[n] where the stage has any."""
     keys, numbers, checks = [NO_PAIRS], [np.empty(0, np.uint32)], []
-    for segment, name in enumerate(call.exchange.keys):
-        bundle = context.bundle(name)
+
+    def read(segment: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None] | None:
+        bundle = context.bundle(call.exchange.keys[segment])
         if segment % call.n_partitions == call.number:
             bundle.check()  # by one task each; else ranges and rows are read unchecked
         start, stop = key_range(bundle, call.number, call.n_partitions)
         if start == stop:
-            continue
+            return None
         rows = bundle.array("rows", start, stop)
         reach = docs.alive(segment)[rows]
-        keys.append(bundle.array("keys", start, stop)[reach])
-        numbers.append((rows[reach] + docs.first_docs[segment]).astype(np.uint32))
-        if "check" in bundle:
-            checks.append(bundle.array("check", start, stop)[reach])
+        check = bundle.array("check", start, stop)[reach] if "check" in bundle else None
+        of_segment = (rows[reach] + docs.first_docs[segment]).astype(np.uint32)
+        return bundle.array("keys", start, stop)[reach], of_segment, check
+
+    for part in filter(None, context.ahead(read, range(len(call.exchange.keys)))):
+        keys.append(part[0])
+        numbers.append(part[1])
+        if part[2] is not None:
+            checks.append(part[2])
     return concatenated(keys), concatenated(numbers), concatenated(checks) if checks else None
 
 

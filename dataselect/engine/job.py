@@ -5,22 +5,25 @@ from __future__ import annotations
 import contextlib
 import resource
 import sys
+import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from dataselect.core.clock import Clock
 from dataselect.core.errors import DataselectError, TornArtifact
 from dataselect.io.bundle import Bundle, BundleWriter
 from dataselect.io.local_copies import forget, local_copy
 from dataselect.io.reader import ReadSpec
-from dataselect.io.store import LocalStore, Store, is_far, store_at
+from dataselect.io.store import LocalStore, Store, ahead, is_far, store_at
 from dataselect.stages import load
 from dataselect.stages.base import Model, Stage
 
+S = TypeVar("S")
+T = TypeVar("T")
 _OPEN = 16  # bundles that stay open
 _OPEN_FAR = 64  # on an object store, with up to about 1.3 MB of each in memory
 
@@ -101,6 +104,7 @@ class Context:
     """Called with documents and text bytes done since the last call."""
     _models: dict[str, Model] = field(default_factory=dict)
     _bundles: OrderedDict[str, Bundle] = field(default_factory=OrderedDict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @cached_property
     def stages(self) -> list[Stage]:
@@ -128,14 +132,25 @@ class Context:
         A barrier's artifact is asked for again with every segment, and its index is as long as their list. On
         an object store they stay for the next tasks, which ask for the same small ones.
         """
-        if name in self._bundles:
-            self._bundles.move_to_end(name)
-            return self._bundles[name]
-        bundle = self._bundles[name] = Bundle(self.work, name)
+        with self._lock:
+            if name in self._bundles:
+                self._bundles.move_to_end(name)
+                return self._bundles[name]
+        bundle = Bundle(self.work, name)
         most = _OPEN_FAR if is_far(self.work) else _OPEN
-        while len(self._bundles) > most:
-            self._bundles.popitem(last=False)
+        with self._lock:
+            self._bundles[name] = bundle
+            while len(self._bundles) > most:
+                self._bundles.popitem(last=False)
         return bundle
+
+    def ahead(self, call: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
+        """call(item) for every item, in order; on an object store by threads that work ahead.
+
+        For tasks that look at every segment in turn: `call` reads artifacts of one, by some 8 requests.
+        """
+        _ = self.stages  # made once, not by every thread
+        return ahead(call, items, far=is_far(self.work))
 
     def begin(self) -> None:
         """A task begins: mapped artifacts are opened anew, because a damaged one may have been replaced."""

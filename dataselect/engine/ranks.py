@@ -37,17 +37,17 @@ def rank_rows(context: Context, call: RankCall) -> Figures:
     docs = Docs(context, call.exchange)
     names = DocNames(context, call.exchange, call.places, docs)
     keep = cast("DedupStage", context.stages[call.exchange.stage]).keep_
-    values = []
-    n_unranked = 0
-    for segment, refs in enumerate(call.segments):
+
+    def values_of(segment: int) -> np.ndarray:
+        refs = call.segments[segment]
         if isinstance(keep, KeepBy) and keep.column is not None:
-            values.append(-_column_values(context, refs, keep, call.exchange.stage))
-            n_unranked += int((np.isnan(values[-1]) & docs.alive(segment)).sum())
-        elif isinstance(keep, KeepBy) and keep.source is not None:
-            values.append(_source_order(keep.source, *names.shards_of(segment), refs.n_rows))
-        else:
-            n_bytes = text_column(context, refs, "n_bytes", call.exchange.stage)
-            values.append(-n_bytes.astype(np.float64))
+            return -_column_values(context, refs, keep, call.exchange.stage)
+        if isinstance(keep, KeepBy) and keep.source is not None:
+            return _source_order(keep.source, *names.shards_of(segment), refs.n_rows)
+        return -text_column(context, refs, "n_bytes", call.exchange.stage).astype(np.float64)
+
+    values = list(context.ahead(values_of, range(len(call.segments))))
+    n_unranked = sum(int((np.isnan(v) & docs.alive(segment)).sum()) for segment, v in enumerate(values))
     # NaN and null sort last: a document without a score is the worst.
     doc_of = np.argsort(np.concatenate(values), kind="stable").astype(np.uint32)
     rank_of = np.empty(len(doc_of), np.uint32)

@@ -52,8 +52,8 @@ def mask_rows(context: Context, call: MaskCall) -> Figures:
 
     def fill(writer: BundleWriter) -> dict[str, Any]:
         n_alive = []
-        for number, refs in enumerate(call.segments):
-            alive = resolve(context, refs, call.stage).alive
+        found = context.ahead(lambda refs: resolve(context, refs, call.stage).alive, call.segments)
+        for number, alive in enumerate(found):
             writer.add_array(f"alive/{number}", pack(alive))
             n_alive.append(int(alive.sum()))
         clock.lap("resolve")
@@ -81,8 +81,8 @@ def fit_stage(context: Context, call: FitCall) -> Figures:
     stage = cast("FittedStage", context.stages[call.stage])
 
     def samples() -> Iterator[pa.Table]:
-        for number, name in enumerate(call.samples):
-            table = context.bundle(name).table("sample")
+        tables = context.ahead(lambda name: context.bundle(name).table("sample"), call.samples)
+        for number, table in enumerate(tables):
             if len(table):
                 mask = unpack(alive.array(f"alive/{number}"), call.n_rows[number])
                 yield table.filter(pa.array(mask[table["row"].to_numpy()]))
@@ -183,9 +183,14 @@ class _ArtifactPool(Pool):
         return unpack(self._alive.array(f"alive/{number}"), self._call.segments[number].n_rows)
 
     def batches(self) -> Iterator[PoolBatch]:
-        for number, refs in enumerate(self._call.segments):
-            names = self._context.stages[self._call.stage].input_columns()
-            yield pool_batch(self._context, refs, names, self.alive(number), self._call.stage)
+        stage = self._call.stage
+        names = self._context.stages[stage].input_columns()
+
+        def batch(number: int) -> PoolBatch:
+            refs = self._call.segments[number]
+            return pool_batch(self._context, refs, names, self.alive(number), stage)
+
+        return self._context.ahead(batch, range(len(self._call.segments)))
 
 
 def _add_arrays(writer: BundleWriter, arrays: dict[str, np.ndarray]) -> dict[str, Any]:

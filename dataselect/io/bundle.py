@@ -103,8 +103,8 @@ class Bundle:
         self.meta: dict[str, Any] = parsed["meta"]
         # What the tail holds of the sections, and where that begins.
         self._n_bytes = max((s["offset"] + _padded(s["length"]) for s in self._sections.values()), default=0)
-        self._end = memoryview(tail)[: len(tail) - _TAIL - len(index)] if is_far else memoryview(b"")
-        self._end_start = self._n_bytes - len(self._end)
+        end = memoryview(tail)[: len(tail) - _TAIL - len(index)] if is_far else memoryview(b"")
+        self._end = self._n_bytes - len(end), end  # one attribute: threads share bundles
 
     def _read(self, start: int, stop: int | None = None) -> bytes:
         try:
@@ -179,11 +179,13 @@ class Bundle:
 
     def _far_bytes(self, offset: int, length: int) -> Any:
         """By a request of its own, or with all that lies between it and the tail where that is little."""
-        if offset < self._end_start and self._n_bytes - offset <= _GATHERED_BYTES:
-            gathered = self._read(offset, self._end_start)
-            self._end, self._end_start = memoryview(gathered + bytes(self._end)), offset
-        at = offset - self._end_start
-        return self._read(offset, offset + length) if at < 0 else self._end[at : at + length]
+        start, end = self._end
+        if offset < start and self._n_bytes - offset <= _GATHERED_BYTES:
+            end = memoryview(self._read(offset, start) + bytes(end))
+            start = offset
+            self._end = start, end
+        at = offset - start
+        return self._read(offset, offset + length) if at < 0 else end[at : at + length]
 
     def _bytes(self, offset: int, length: int) -> Any:
         path = self._store.local_path(self._name)

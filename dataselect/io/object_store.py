@@ -25,16 +25,19 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
 from dataselect.core.errors import RecipeError, StoreError
+from dataselect.io.lean_s3 import LeanS3
 from dataselect.io.store import Entry, explained
 
 TRIES = 5
 """Of a request that fails for a passing reason."""
 _FIRST_WAIT_S = 0.5  # then twice as long each time, and half as long to half as long again: 7.5 s in all
 _S3_ATTEMPTS = 3  # botocore's own within each try, so that a page of a long listing does not start it again
+_S3 = ("s3://", "s3a://")
 _SPOOL_BYTES = 16 << 20  # a commit up to this size waits in memory and is one put, a larger one in a file
 _PART_BYTES = 16 << 20  # of a multipart upload, which has at most 10,000 of them: 156 GiB
 
 T = TypeVar("T")
+Buffer = bytes | memoryview
 
 
 class FsspecStore:
@@ -43,6 +46,11 @@ class FsspecStore:
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
         self._fs, self._root = file_system(self.url)
+        bucket, _, self._prefix = self._root.partition("/")
+        self._lean = LeanS3(self._fs, bucket) if self.url.startswith(_S3) else None
+
+    def _key(self, name: str) -> str:
+        return f"{self._prefix}/{name}" if self._prefix else name
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}" if name else self._root
@@ -77,6 +85,28 @@ class FsspecStore:
         return self.opened(name)[1]
 
     def opened(self, name: str) -> tuple[Entry, BinaryIO]:
+        if self._lean is not None and (head := self._lean.head(self._key(name))) is not None:
+            entry = Entry(name, head.size, head.etag)
+            return entry, cast("BinaryIO", RangeReader(self._lean_fetch(entry), entry.size))
+        return self._opened(name)
+
+    def _lean_fetch(self, entry: Entry) -> Callable[[int, int], Buffer]:
+        lean, key = cast("LeanS3", self._lean), self._key(entry.name)
+
+        def fetch(start: int, stop: int) -> Buffer:
+            data = lean.get(key, start, stop, entry.version)
+            if data is not None and len(data) == stop - start:
+                return data
+            now, reader = self._opened(entry.name)
+            if now.version != entry.version:
+                raise StoreError(f"{self.url}/{entry.name}: {_REPLACED}")
+            with reader:
+                reader.seek(start)
+                return reader.read(stop - start)
+
+        return fetch
+
+    def _opened(self, name: str) -> tuple[Entry, BinaryIO]:
         self._fs.invalidate_cache()
         url, path = f"{self.url}/{name}", self._path(name)
         # Buffered files of fsspec ask for the version that they were opened at (S3: If-Match), by one
@@ -96,6 +126,10 @@ class FsspecStore:
         path = self._path(name)
 
         def get() -> bytes:
+            if self._lean is not None:
+                data = self._lean.get(self._key(name), start, stop)
+                if data is not None and (stop is None or len(data) == stop - start):
+                    return bytes(data)
             try:
                 data = self._fs.cat_file(path, start=start, end=stop)
             except OSError as error:
@@ -119,7 +153,9 @@ class FsspecStore:
         n_bytes = spool.seek(0, 2)
         spool.seek(0)
         if n_bytes <= _SPOOL_BYTES:
-            self._fs.pipe_file(self._path(name), spool.read())
+            data = spool.read()
+            if self._lean is None or not self._lean.put(self._key(name), data):
+                self._fs.pipe_file(self._path(name), data)
             return
         file = self._fs.open(self._path(name), "wb", autocommit=False, block_size=_PART_BYTES)
         try:
@@ -163,7 +199,7 @@ def file_system(url: str) -> tuple[Any, str]:
 
     protocol = url.split("://", 1)[0]
     options: dict[str, Any] = {}
-    if protocol in ("s3", "s3a"):
+    if url.startswith(_S3):
         config = dict(fsspec.config.conf.get(protocol, {}).get("config_kwargs", {}))
         if "AWS_MAX_ATTEMPTS" not in os.environ:
             config.setdefault("retries", {"total_max_attempts": _S3_ATTEMPTS})
@@ -171,7 +207,7 @@ def file_system(url: str) -> tuple[Any, str]:
     try:
         fs, path = fsspec.core.url_to_fs(url, **options)
     except ImportError as error:
-        hint = "; pip install 'dataselect[s3]'" if protocol in ("s3", "s3a") else f"; {error}"
+        hint = "; pip install 'dataselect[s3]'" if url.startswith(_S3) else f"; {error}"
         raise RecipeError(f"{url}: the package for {protocol}:// is missing{hint}") from None
     except ValueError as error:
         raise RecipeError(f"{url}: {error}") from None
@@ -199,6 +235,7 @@ _LACKS_RIGHTS = {
     "CredentialRetrievalError",
     "TokenRetrievalError",
 }
+_REPLACED = "it was replaced while it was read; run the same command again"
 _ANSWERS = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError)
 
 
@@ -281,7 +318,7 @@ def _reason(error: BaseException) -> str | None:
     """What went wrong, for a person; None where it is no answer (or silence) of the store."""
     status, kinds = _status(error), _kinds(error)
     if "FileExpired" in kinds or status == 412:
-        return "it was replaced while it was read; run the same command again"
+        return _REPLACED
     if (
         status in (401, 403)
         or kinds & _LACKS_RIGHTS
@@ -308,10 +345,10 @@ class _Window:
     """A stretch of the file in memory, and the one behind it on its way."""
 
     start: int
-    data: bytes
+    data: Buffer
     step: int
     """Bytes to fetch next."""
-    ahead: Future[bytes] | None = None
+    ahead: Future[Buffer] | None = None
     ahead_bytes: int = 0
 
     @property
@@ -328,7 +365,7 @@ class RangeReader(io.RawIOBase):
     at most about 64 MB, 8 MB for one that reads from the start to the end.
     """
 
-    def __init__(self, fetch: Callable[[int, int], bytes], size: int) -> None:
+    def __init__(self, fetch: Callable[[int, int], Buffer], size: int) -> None:
         self._fetch, self._size = fetch, size
         self._at = 0
         self._windows: list[_Window] = []  # the one used last comes first
@@ -350,26 +387,30 @@ class RangeReader(io.RawIOBase):
         return self._at
 
     def read(self, n_bytes: int | None = -1, /) -> bytes:
-        left = max(0, self._size - self._at)
-        left = left if n_bytes is None or n_bytes < 0 else min(left, n_bytes)
-        parts = []
-        while left:
-            window = self._window(self._at, left)
-            first = self._at - window.start
-            part = window.data[first : first + left]
-            parts.append(part)
-            self._at += len(part)
-            left -= len(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        parts = list(self._parts(-1 if n_bytes is None else n_bytes))
+        return bytes(parts[0]) if len(parts) == 1 else b"".join(parts)
 
     def readall(self) -> bytes:
         return self.read()
 
     def readinto(self, buffer: Any, /) -> int:
-        view = memoryview(buffer).cast("B")
-        data = self.read(len(view))
-        view[: len(data)] = data
-        return len(data)
+        view, n_read = memoryview(buffer).cast("B"), 0
+        for part in self._parts(len(view)):
+            view[n_read : n_read + len(part)] = part
+            n_read += len(part)
+        return n_read
+
+    def _parts(self, n_bytes: int) -> Iterator[memoryview]:
+        """Views of the next bytes, all of them where n_bytes < 0."""
+        left = max(0, self._size - self._at)
+        left = left if n_bytes < 0 else min(left, n_bytes)
+        while left:
+            window = self._window(self._at, left)
+            first = self._at - window.start
+            part = memoryview(window.data)[first : first + left]
+            yield part
+            self._at += len(part)
+            left -= len(part)
 
     def close(self) -> None:
         for window in self._windows:

@@ -14,8 +14,9 @@ import socket
 import stat as stat_modes
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from dataselect.core.errors import DataselectError
 S = TypeVar("S")
 T = TypeVar("T")
 _AT_ONCE = 16  # requests: with 30 ms each, 500 a second
+_AHEAD = 8  # pieces, of which a task holds some MB each
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +234,29 @@ def each(call: Callable[[S], T], items: Sequence[S], *, far: bool) -> list[T]:
         return [call(item) for item in items]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         return list(pool.map(call, items))
+
+
+def ahead(call: Callable[[S], T], items: Iterable[S], *, far: bool) -> Iterator[T]:
+    """call(item) for every item, in order; far: on an object store, so by threads that work ahead.
+
+    At most _AHEAD results are made and not yet taken: of a task that looks at every piece in turn, what it
+    holds of that many pieces.
+    """
+    if not far:
+        yield from map(call, items)
+        return
+    coming: deque[Future[T]] = deque()
+    with ThreadPoolExecutor(_AHEAD) as pool:
+        try:
+            for item in items:
+                if len(coming) == _AHEAD:
+                    yield coming.popleft().result()
+                coming.append(pool.submit(call, item))
+            while coming:
+                yield coming.popleft().result()
+        finally:
+            for future in coming:
+                future.cancel()
 
 
 def is_far(store: Store) -> bool:

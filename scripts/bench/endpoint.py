@@ -1,7 +1,6 @@
-"""An S3 endpoint on loopback, for cases that keep everything on an object store: moto in a process of its own.
+"""An S3 endpoint on loopback for cases that keep everything on an object store: moto, in its own process.
 
-    python -m bench.endpoint put URL FILE ...    upload files
-    python -m bench.endpoint drop URL            delete all that is below
+`python -m bench.endpoint put URL FILE ...` uploads files, `... drop URL` deletes all that is below.
 """
 
 from __future__ import annotations
@@ -9,11 +8,12 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.texts import Text
+from dataselect.io.store import store_at
 
 SERVER = Path(__file__).resolve().parents[2] / "tests" / "s3_server.py"
 BUCKET = "s3://bench"
@@ -65,9 +65,7 @@ def endpoint(env: dict[str, str]) -> Iterator[Endpoint]:
 
 def main(what: str, url: str, *paths: str) -> None:
     """In a process of its own: who measures stays small."""
-    import s3fs
-
-    from dataselect.io.store import store_at
+    import s3fs  # noqa: PLC0415 - an extra
 
     s3fs.S3FileSystem().mkdirs(BUCKET, exist_ok=True)
     store = store_at(url)

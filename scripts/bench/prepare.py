@@ -115,7 +115,7 @@ class Bench:
         """One that holds the text; None where nothing needs it. Says which cases are left out."""
         for name in filter(partial(wanted, options=self.options), EXTRAS):
             if packages := missing(name):
-                self.note(name, f"left out: needs {', '.join(packages)} (`make test-all` installs all extras)")
+                self.note(name, f"left out: needs {', '.join(packages)} (`make test-all` installs them)")
         if missing(ON_STORE) or not wanted(ON_STORE, self.options):
             return None
         store = stack.enter_context(endpoint(own_env()))
