@@ -12,7 +12,7 @@ import pytest
 
 from dataselect.core.errors import DataselectError
 from dataselect.io.object_store import FsspecStore
-from dataselect.io.store import LocalStore, store_at
+from dataselect.io.store import LocalStore, ahead, store_at
 
 NAMES = [
     "a",
@@ -191,6 +191,26 @@ def test_local_paths_are_for_local_stores_only(store):
     put(store, "a b", b"1")
     path = store.local_path("a b")
     assert path is None if isinstance(store, FsspecStore) else path.read_bytes() == b"1"
+
+
+@pytest.mark.parametrize("far", [False, True])
+def test_what_works_ahead_gives_results_in_order_and_stays_a_few_ahead(far):
+    done = []
+
+    def call(item):
+        if item == 40:
+            raise ValueError("item 40")
+        done.append(item)
+        return -item
+
+    results = ahead(call, range(100), far=far)
+    for item in range(40):
+        assert next(results) == -item
+        assert len(done) <= item + 1 + 8 * far
+    with pytest.raises(ValueError, match="item 40"):
+        next(results)
+    assert len(done) < 50
+    assert list(ahead(call, [], far=far)) == []
 
 
 # Disks that are full, read-only, or gone --------------------------------------------------------------

@@ -25,7 +25,7 @@ from dataselect.stages.base import Model, Stage
 S = TypeVar("S")
 T = TypeVar("T")
 _OPEN = 16  # bundles that stay open
-_OPEN_FAR = 64  # on an object store, with up to about 1.3 MB of each in memory
+_OPEN_FAR_BYTES = 80 << 20  # on an object store, where small ones stay in memory
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,7 @@ class Context:
     """Called with documents and text bytes done since the last call."""
     _models: dict[str, Model] = field(default_factory=dict)
     _bundles: OrderedDict[str, Bundle] = field(default_factory=OrderedDict)
+    _open_bytes: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @cached_property
@@ -137,11 +138,13 @@ class Context:
                 self._bundles.move_to_end(name)
                 return self._bundles[name]
         bundle = Bundle(self.work, name)
-        most = _OPEN_FAR if is_far(self.work) else _OPEN
+        far = is_far(self.work)
         with self._lock:
+            replaced = self._bundles.pop(name, None)
             self._bundles[name] = bundle
-            while len(self._bundles) > most:
-                self._bundles.popitem(last=False)
+            self._open_bytes += bundle.most_bytes - (replaced.most_bytes if replaced else 0)
+            while self._open_bytes > _OPEN_FAR_BYTES if far else len(self._bundles) > _OPEN:
+                self._open_bytes -= self._bundles.popitem(last=False)[1].most_bytes
         return bundle
 
     def ahead(self, call: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
@@ -155,12 +158,16 @@ class Context:
     def begin(self) -> None:
         """A task begins: mapped artifacts are opened anew, because a damaged one may have been replaced."""
         if not is_far(self.work):
-            self._bundles.clear()
+            self._forget()
 
     def failed(self) -> None:
         """A task failed, perhaps by a damaged artifact: what was kept of any is forgotten."""
-        self._bundles.clear()
+        self._forget()
         self._models.clear()
+
+    def _forget(self) -> None:
+        self._bundles.clear()
+        self._open_bytes = 0
 
     def model(self, name: str | None) -> Model:
         """All arrays of a prepared or fitted artifact, mapped; empty for None.

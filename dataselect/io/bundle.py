@@ -105,6 +105,8 @@ class Bundle:
         self._n_bytes = max((s["offset"] + _padded(s["length"]) for s in self._sections.values()), default=0)
         end = memoryview(tail)[: len(tail) - _TAIL - len(index)] if is_far else memoryview(b"")
         self._end = self._n_bytes - len(end), end  # one attribute: threads share bundles
+        self.most_bytes = max(len(tail), min(_GATHERED_BYTES, self._n_bytes)) if is_far else 0
+        """What it holds in memory at most."""
 
     def _read(self, start: int, stop: int | None = None) -> bytes:
         try:

@@ -23,13 +23,17 @@ class Head(NamedTuple):
 
 
 class LeanS3:
-    """One bucket. Methods return None where s3fs must be asked; from any thread."""
+    """One bucket. Methods return None where s3fs must be asked; from any thread.
+
+    FileNotFoundError where there is no such object.
+    """
 
     def __init__(self, fs: Any, bucket: str) -> None:
         """`fs`: an s3fs.S3FileSystem."""
         self._fs, self._bucket = fs, bucket
         self._store: Any = None
         self._left = _GIVE_UP if _is_plain(fs) else 0
+        self._proven = False  # whether there was an answer, so that the bucket is where it is looked for
         self._lock = threading.Lock()
 
     def head(self, key: str) -> Head | None:
@@ -72,12 +76,14 @@ class LeanS3:
             return None
         try:
             answer = ask(obstore, self._connected())
-        except obstore.exceptions.NotFoundError:
+        except FileNotFoundError:
+            if self._proven:
+                raise
             return None
         except Exception:  # noqa: BLE001 - s3fs is asked next, and says what is wrong
             self._left = max(0, self._left - 1)
             return None
-        self._left = _GIVE_UP
+        self._left, self._proven = _GIVE_UP, True
         return answer
 
     def _connected(self) -> Any:
@@ -114,6 +120,14 @@ class LeanS3:
             # botocore renews those that expire, 10 to 15 minutes before: it is asked again soon
             "expires_at": datetime.now(timezone.utc) + timedelta(minutes=6) if keys.token else None,
         }
+
+
+_clients: dict[tuple[int, str], LeanS3] = {}
+
+
+def lean_s3(fs: Any, bucket: str) -> LeanS3:
+    """The one of this file system and bucket: its connections are kept."""
+    return _clients.setdefault((id(fs), bucket), LeanS3(fs, bucket))  # which holds fs, so no other has the id
 
 
 def _is_plain(fs: Any) -> bool:

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
 from dataselect.core.errors import RecipeError, StoreError
-from dataselect.io.lean_s3 import LeanS3
+from dataselect.io.lean_s3 import LeanS3, lean_s3
 from dataselect.io.store import Entry, explained
 
 TRIES = 5
@@ -47,7 +47,7 @@ class FsspecStore:
         self.url = url.rstrip("/")
         self._fs, self._root = file_system(self.url)
         bucket, _, self._prefix = self._root.partition("/")
-        self._lean = LeanS3(self._fs, bucket) if self.url.startswith(_S3) else None
+        self._lean = lean_s3(self._fs, bucket) if self.url.startswith(_S3) else None
 
     def _key(self, name: str) -> str:
         return f"{self._prefix}/{name}" if self._prefix else name
@@ -71,9 +71,14 @@ class FsspecStore:
     def stat(self, name: str) -> Entry | None:
         self._fs.invalidate_cache()
         try:
-            return _entry(name, self._do(name, self._fs.info, self._path(name)))
+            return self._head(name) or _entry(name, self._do(name, self._fs.info, self._path(name)))
         except FileNotFoundError:
             return None
+
+    def _head(self, name: str) -> Entry | None:
+        """By a lean request; None where there is no such client."""
+        head = None if self._lean is None else self._lean.head(self._key(name))
+        return None if head is None else Entry(name, head.size, head.etag)
 
     def exists(self, name: str) -> bool:
         try:
@@ -85,10 +90,9 @@ class FsspecStore:
         return self.opened(name)[1]
 
     def opened(self, name: str) -> tuple[Entry, BinaryIO]:
-        if self._lean is not None and (head := self._lean.head(self._key(name))) is not None:
-            entry = Entry(name, head.size, head.etag)
-            return entry, cast("BinaryIO", RangeReader(self._lean_fetch(entry), entry.size))
-        return self._opened(name)
+        if (entry := self._head(name)) is None:
+            return self._opened(name)
+        return entry, cast("BinaryIO", RangeReader(self._lean_fetch(entry), entry.size))
 
     def _lean_fetch(self, entry: Entry) -> Callable[[int, int], Buffer]:
         lean, key = cast("LeanS3", self._lean), self._key(entry.name)

@@ -117,7 +117,7 @@ def recipe_case(
         return f"{BUCKET}/{folder.name}" if store else str(folder)
 
     def command(size: str, folder: Path) -> list[str]:
-        shards = store.shards(text, size, how.suffix) if store else text.shards(size, how.suffix)
+        shards = store.shards(text, size) if store else text.shards(size, how.suffix)
         recipe = {
             "input": {"shards": shards, "text": "text", "id": "id"},
             "stages": list(stages),

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.texts import Text
+from bench.texts import SIZES, Text
 from dataselect.io.store import store_at
 
 SERVER = Path(__file__).resolve().parents[2] / "tests" / "s3_server.py"
@@ -25,13 +25,14 @@ class Endpoint:
 
     env: dict[str, str]
 
-    def upload(self, text: Text, suffix: str = ".jsonl.zst") -> None:
-        """The shards of a text: those of 1x are among those of 2x."""
-        self._do("put", _folder(text), *text.shards("2x", suffix))
+    def upload(self, text: Text) -> None:
+        """The shards of both sizes of a text."""
+        for size in SIZES:
+            self._do("put", _folder(text, size), *text.shards(size))
 
-    def shards(self, text: Text, size: str, suffix: str = ".jsonl.zst") -> list[str]:
-        """URLs of a size."""
-        return [f"{_folder(text)}/{Path(path).name}" for path in text.shards(size, suffix)]
+    def shards(self, text: Text, size: str) -> list[str]:
+        """A pattern: one listing, as recipes have it."""
+        return [f"{_folder(text, size)}/*"]
 
     def drop(self, url: str) -> None:
         """Delete what is below `url`."""
@@ -41,8 +42,8 @@ class Endpoint:
         subprocess.run([sys.executable, "-m", "bench.endpoint", *arguments], check=True, env=self.env)
 
 
-def _folder(text: Text) -> str:
-    return f"{BUCKET}/texts/{text.folder.name}"
+def _folder(text: Text, size: str) -> str:
+    return f"{BUCKET}/texts/{text.folder.name}/{size}"
 
 
 @contextlib.contextmanager
