@@ -45,7 +45,7 @@ test-all: .venv/stamp-all ## All tests, also those that need Ray and an S3 endpo
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile $(ARGS)
 
 .venv/stamp-all: pyproject.toml .venv/stamp
-	@echo "Installing Ray, s3fs and moto into .venv ..."
+	@echo "Installing Ray, s3fs, obstore and moto into .venv ..."
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e ".[dev,ray,s3,endpoints]" && touch $@ \
 	    || echo "Not all of them exist for this Python and platform: their tests are skipped." >&2
 
