@@ -1,4 +1,4 @@
-"""obstore beside s3fs: the same bytes and names, s3fs for whatever fails, and only where they mean the same."""
+"""obstore beside s3fs: the same bytes and names; s3fs for what fails, and where it alone knows more."""
 
 from __future__ import annotations
 
