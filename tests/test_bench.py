@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from bench import cases as own
 from bench import figures, peers, table
 from bench.cases import Case, Outcome, of_script
 from bench.corpus import iter_file_texts
+from bench.endpoint import Endpoint
 from bench.measure import Usage
 from bench.rounds import Pair, Runs
 from bench.texts import SIZES, Text, TextSpec, make_texts, whole_spec
@@ -134,6 +136,31 @@ def test_ratios_are_of_the_same_round_and_a_failed_peer_hides_nothing():
     assert "gone: not installed" in shown
     assert re.search(r"ours / peer +5\.00 +- 5\.00", shown)
     assert re.search(r"ours +100/200 +50\.0 +50\.0 50\.0 +-1\.00 +10 +90\.0%", shown)
+
+
+def test_cases_elsewhere_are_the_recipe_with_another_engine_or_other_places(tmp_path, monkeypatch):
+    monkeypatch.setattr(own, "missing", lambda case: [])
+    made = own.elsewhere_cases(TEXT, [{"use": "exact_dedup"}], Endpoint({"A": "1"}))
+    found = {one.name: one for one in made}
+    assert list(found) == [own.ON_STORE, own.ON_RAY]
+    recipes = []
+    for one, engine in zip(found.values(), ("local", "ray"), strict=True):
+        assert engine in one.command("1x", tmp_path)
+        recipes.append(json.loads((tmp_path / "recipe.yaml").read_text()))
+    store, ray = recipes
+    assert store["input"]["shards"] == ["s3://bench/texts//1x/*"]
+    assert store["output"]["folder"] == f"s3://bench/{tmp_path.name}/out"
+    assert ray["work"] == f"{tmp_path}/work"
+    pairs = {own.RECIPE_CASE: [pair(1, 2)], own.ON_STORE: [pair(1, 3)], own.ON_RAY: [pair(1, 2)]}
+    ratios = figures.summarise([case(own.RECIPE_CASE), *found.values()], Runs(pairs))["ratios"]
+    assert {(r["of"], r.get("bar"), *r["rounds"]) for r in ratios} == {
+        (own.ON_STORE, 0.7, 0.5),
+        (f"{own.ON_STORE}, wall", None, 0.5),
+        (own.ON_RAY, 0.8, 1.0),
+        (f"{own.ON_RAY}, wall", None, 1.0),
+    }
+    monkeypatch.setattr(own, "missing", lambda case: ["ray"])
+    assert own.elsewhere_cases(TEXT, [], None) == []
 
 
 def test_every_peer_has_its_script_and_says_what_is_missing(tmp_path):
