@@ -95,8 +95,11 @@ def test_a_shard_that_is_replaced_while_it_is_read_is_an_error(store, monkeypatc
         file.read()
 
 
-def test_where_fsspec_was_configured_s3fs_is_asked_alone(store, monkeypatch):
-    monkeypatch.setattr(store._fs, "s3_additional_kwargs", {"ServerSideEncryption": "AES256"})
+@pytest.mark.parametrize(
+    "field, value", [("s3_additional_kwargs", {"ServerSideEncryption": "AES256"}), ("key", "mine")]
+)
+def test_where_fsspec_was_configured_s3fs_is_asked_alone(store, monkeypatch, field, value):
+    monkeypatch.setattr(store._fs, field, value)
     client = lean_s3.LeanS3(store._fs, store._root.split("/")[0])
     assert client.head(f"root/{NAME}") is None
     assert not client.put("root/x", b"")

@@ -132,5 +132,6 @@ def lean_s3(fs: Any, bucket: str) -> LeanS3:
 
 def _is_plain(fs: Any) -> bool:
     """Whether nothing was configured (fsspec's own configuration) that obstore would not know of."""
-    extras = (fs.anon, fs.s3_additional_kwargs, fs.req_kw, fs.version_aware, fs.client_kwargs, fs.kwargs)
-    return not any(extras) and set(fs.config_kwargs) <= {"retries"}
+    keys = (fs.anon, fs.key, fs.secret, fs.token)
+    extras = (fs.s3_additional_kwargs, fs.req_kw, fs.version_aware, fs.client_kwargs, fs.kwargs)
+    return not any((*keys, *extras)) and set(fs.config_kwargs) <= {"retries"}
