@@ -131,10 +131,6 @@ class FsspecStore:
             raise
 
     def put_new(self, name: str, data: bytes) -> bool:
-        """Write a small file where there is none; whether it was written.
-
-        One step on stores that know conditional writes, of which S3 is one; elsewhere a look and a write.
-        """
         with explained(f"{self.url}/{name}"):
             try:
                 self._do(name, self._fs.pipe_file, self._path(name), data, mode="create")
