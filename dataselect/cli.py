@@ -119,7 +119,7 @@ def worker(
     as_json: JsonOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="no progress")] = False,
 ) -> None:
-    """Join the run of a recipe with every other `worker`: by Slurm, ssh, or in containers that share a bucket.
+    """Join the run of a recipe with every other `worker`: by Slurm, by ssh, in containers with one bucket.
 
     Start any number, at any time, where shards, work and output have the same paths or URLs. All of them end
     when the result is published.

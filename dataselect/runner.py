@@ -49,8 +49,8 @@ from dataselect.walk import Inputs, PieceState, WaitsFor, Walk
 
 ENGINES = ("local", "ray", "shared")
 _MAX_REPAIRS = 1000
-_TURN_S = 2.0
-"""Between two looks at whether the participant that publishes has done so."""
+_TURN_S, _LONG_S = 1.0, 10.0
+"""Between two looks at whether the participant that publishes has done so; when to say that it takes long."""
 _SEGMENT_PIECES = 2
 """A long compressed shard commits its columns every this many times `piece_bytes`."""
 
@@ -217,7 +217,7 @@ def _end(done: Done, publisher: Publisher | None, check: Callable[[], None]) -> 
 
 def _end_together(done: Done, keys: list[str]) -> dict[str, Any]:
     """Publish, or find that another participant has; who dies while it publishes is followed by another."""
-    output, told = done.prepared.output, False
+    output, n_turns = done.prepared.output, 0
     while True:
         try:
             with locked(output) as check:
@@ -232,9 +232,9 @@ def _end_together(done: Done, keys: list[str]) -> dict[str, Any]:
                 return _end(replace(done, outcome=_live_outcome(live)), None, _nothing) | {
                     "digest": live["digest"]
                 }
-            if not told:
+            n_turns += 1
+            if n_turns == _LONG_S / _TURN_S:
                 done.figures.note(f"waiting to publish: {other}")
-            told = True
             time.sleep(_TURN_S)
 
 
