@@ -185,11 +185,12 @@ def test_workers_that_join_share_the_tasks_and_one_publishes(project, joined):
     assert dataselect.run(joined.recipe, engine="shared")["up_to_date"]
 
 
-def test_a_worker_that_is_killed_costs_its_tasks_only(project, joined, monkeypatch):
-    monkeypatch.setattr(claims_module, "_EXPIRE_S", 2.0)
+@pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+def test_a_worker_that_is_killed_costs_its_tasks_only(project, joined, monkeypatch, how):
+    monkeypatch.setattr(claims_module, "_EXPIRE_S", 2.0 if how == signal.SIGKILL else 1e9)
     with start_worker(joined) as first:
         corpora.wait_until(lambda: claims(joined), 60)
-        first.send_signal(signal.SIGKILL)
+        first.send_signal(how)
     leave(project)
     report = dataselect.run(joined.recipe, workers=1, engine="shared")
     assert report["digest"] == undisturbed_digest(joined.recipe)

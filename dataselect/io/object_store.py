@@ -136,6 +136,10 @@ class FsspecStore:
                 self._do(name, self._fs.pipe_file, self._path(name), data, mode="create")
             except FileExistsError:
                 return False
+            except StoreError as error:
+                if _status(error) == 409:  # S3's answer while another is making it
+                    return False
+                raise
         return True
 
     def delete(self, name: str) -> None:
