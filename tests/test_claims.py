@@ -104,7 +104,8 @@ def test_participants_share_the_tasks_and_all_get_all_results(work, inner):
     with ThreadPoolExecutor(3) as pool:
         futures = [pool.submit(run_all, work) for _ in range(3)]
         assert [future.result() for future in futures] == [RESULTS] * 3
-    assert sorted(inner.ran) == list(RESULTS)
+    once = not work.url.startswith("memory:")  # which has no conditional writes
+    assert sorted(inner.ran if once else set(inner.ran)) == list(RESULTS)
     assert names(work) == []
 
 
