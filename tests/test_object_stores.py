@@ -7,6 +7,7 @@ import io
 import json
 import os
 import random
+import shutil
 import sys
 import time
 from collections import Counter
@@ -415,10 +416,18 @@ def test_what_dataselect_did_not_write_is_left_alone(project, s3):
 def test_workers_share_a_run_by_a_store_alone(project, s3, monkeypatch):
     monkeypatch.setattr(shared, "_FAR_PAUSE_S", (0.05, 0.5))
     folder, digest = project
-    recipe = far_recipe(folder, s3.url, stages_at(s3.url, "quality.bin"))
+    machines = [folder / "a", folder / "b"]
+    for machine in machines:  # each has copies of the recipe and of the files of its stages
+        machine.mkdir()
+        for name in ("target.jsonl", "quality.bin"):
+            shutil.copy(folder / name, machine)
+    recipes = [far_recipe(machine, s3.url, stages_at(str(machine), "quality.bin")) for machine in machines]
     with ThreadPoolExecutor(2) as pool:
-        futures = [pool.submit(dataselect.run, recipe, engine="shared", workers=1) for _ in range(2)]
+        futures = [pool.submit(dataselect.run, recipe, engine="shared", workers=1) for recipe in recipes]
         assert {future.result()["digest"] for future in futures} == {digest}
+    results = Counter(path for what, path in s3.log() if what == "PUT" and path.endswith(".done"))
+    assert len({path.split("/claims/")[1].split("/")[0] for path in results}) == 1
+    assert set(results.values()) == {1}
     assert top_names(f"{s3.url}/out") == {"manifest.json", futures[0].result()["generation"]}
     assert "claims" not in top_names(f"{s3.url}/work")
 
