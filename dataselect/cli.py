@@ -30,6 +30,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="print the result as JS
 RehashOption = Annotated[bool, typer.Option("--rehash", help="read every shard again; trust no size or time")]
 
 
+_ENGINES = ("local", "ray")
+
+
 def _version(value: bool) -> None:
     if value:
         print(f"dataselect {__version__}")
@@ -82,6 +85,9 @@ def run(
     if dry_run:
         plan(recipe, sets, as_json, rehash)
         return
+    if engine not in _ENGINES:
+        join = "; machines without Ray join a run by `dataselect worker RECIPE`" if engine == "shared" else ""
+        raise RecipeError(f"--engine: expected {' or '.join(_ENGINES)}, got {engine}{join}")
     from dataselect import runner
     from dataselect.report import funnel, profile
     from dataselect.report.progress import Progress
@@ -113,9 +119,10 @@ def worker(
     as_json: JsonOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="no progress")] = False,
 ) -> None:
-    """Join the run of a recipe with every other `worker` that shares its file system: Slurm, plain ssh.
+    """Join the run of a recipe with every other `worker`: by Slurm, by ssh, in containers with one bucket.
 
-    Start any number, at any time. All of them end when the result is published.
+    Start any number, at any time, where shards, work and output have the same paths or URLs. All of them end
+    when the result is published.
     """
     from dataselect import runner
     from dataselect.report import funnel

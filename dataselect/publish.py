@@ -16,19 +16,16 @@ import os
 import platform
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 from dataselect import __version__, card
-from dataselect.core.errors import DataselectError, Locked, RecipeError
+from dataselect.core.errors import DataselectError, Locked, RecipeError, TornArtifact
 from dataselect.core.fingerprint import fingerprint
 from dataselect.engine.write import WRITTEN, record_name
 from dataselect.io.object_lock import object_lock
 from dataselect.io.store import LocalStore, Store, each, explained, is_far, temporary_name
-
-if TYPE_CHECKING:
-    from dataselect.io.object_store import FsspecStore
 
 MANIFEST = "manifest.json"
 _LOCK = ".dataselect.lock"
@@ -75,15 +72,14 @@ def _is_ours(name: str) -> bool:
 
 
 @contextlib.contextmanager
-def locked(output: Store, *, wait: bool = False) -> Iterator[Callable[[], None]]:
+def locked(output: Store) -> Iterator[Callable[[], None]]:
     """Keep two runs of one output apart. On a disk the lock goes with the process, however it ends; on an
     object store it expires (io.object_lock).
 
-    Gives what raises Locked if it was lost. Raises Locked where another run has it; with `wait` it waits for
-    its turn.
+    Gives what raises Locked if it was lost. Raises Locked where another run has it.
     """
     if not isinstance(output, LocalStore):
-        with object_lock(cast("FsspecStore", output), _LOCK, wait=wait) as check:
+        with object_lock(output, _LOCK) as check:
             yield check
         return
     with explained(str(output.root)):
@@ -91,7 +87,7 @@ def locked(output: Store, *, wait: bool = False) -> Iterator[Callable[[], None]]
         file = (output.root / _LOCK).open("w")
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Locked(f"{output.root}: another run is writing to this output folder") from None
         yield lambda: None
@@ -151,6 +147,14 @@ class Publisher:
             self._sizes[generation] = {entry.name: entry.size for entry in self._output.list(generation)}
         sizes = self._sizes[generation]
         return all(sizes.get(f"{generation}/{f['name']}") == f["n_bytes"] for f in files.values())
+
+    def check_written(self, records: Iterable[dict[str, Any]]) -> None:
+        """TornArtifact where files are not there that others said they wrote."""
+        self._sizes.clear()
+        for record in records:
+            generation = record.get("from", self.generation)
+            if not self._present(_without_folder(record["files"], generation), generation):
+                raise TornArtifact(self._work.url, record_name(record["key"]))
 
     def assemble(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Manifest entries in this order; files of earlier generations are linked or copied."""

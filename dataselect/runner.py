@@ -11,7 +11,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import reduce
 from pathlib import Path
 from typing import Any, cast
@@ -19,7 +19,7 @@ from typing import Any, cast
 import xxhash
 
 from dataselect.against import old_parts
-from dataselect.core.errors import DataselectError, ExpectFailed, RecipeError, TornArtifact
+from dataselect.core.errors import DataselectError, ExpectFailed, Locked, RecipeError, TornArtifact
 from dataselect.core.fingerprint import fingerprint
 from dataselect.core.keys import artifact_name
 from dataselect.core.lengths import quantiles
@@ -49,6 +49,8 @@ from dataselect.walk import Inputs, PieceState, WaitsFor, Walk
 
 ENGINES = ("local", "ray", "shared")
 _MAX_REPAIRS = 1000
+_TURN_S, _LONG_S = 1.0, 10.0
+"""Between two looks at whether the participant that publishes has done so; when to say that it takes long."""
 _SEGMENT_PIECES = 2
 """A long compressed shard commits its columns every this many times `piece_bytes`."""
 
@@ -121,7 +123,7 @@ def run(
     sample   share of the input to run on, to see funnel and time; nothing is published
     rehash   read every shard again instead of trusting path, size and time
     engine   "local": processes of this machine; "ray": a Ray cluster, at `address` (see RayEngine);
-             "shared": with whoever else runs this recipe on this work folder (see SharedEngine)
+             "shared": with whoever else runs this recipe on this work store, as `dataselect worker` does
     Raises the errors of dataselect.core.errors; nothing is published then.
     """
     listener = listener or Listener()
@@ -147,10 +149,16 @@ def _make_engine(name: str, workers: int | None, address: str | None, prepared: 
     if name == "ray":
         return RayEngine(job, workers, address)
     if name == "shared":
-        live = read_manifest(prepared.output)
-        run_key = fingerprint(repr(job), live and live["generation"])
-        return SharedEngine(job, workers or default_workers(), run_key)
+        return SharedEngine(job, workers or default_workers(), _run_key(prepared))
     return LocalEngine(job, workers or default_workers())
+
+
+def _run_key(prepared: Prepared) -> str:
+    """The same for all participants, wherever each has the recipe and files of its stages."""
+    inputs, live = prepared.inputs, read_manifest(prepared.output)
+    decides = [stage.decide_fingerprint() for stage in inputs.stages]
+    job = asdict(replace(inputs.job, stages=()))
+    return fingerprint(inputs.stage_fingerprints, decides, job, live and live["generation"])
 
 
 def _run_once(
@@ -162,9 +170,9 @@ def _run_once(
 ) -> dict[str, Any]:
     prepared = _prepare(recipe, sample=sample, rehash=rehash)
     engine = make_engine(prepared)
-    alone = not isinstance(engine, SharedEngine)
+    shared = isinstance(engine, SharedEngine)
     lock: contextlib.AbstractContextManager[Callable[[], None]]
-    lock = locked(prepared.output) if alone else contextlib.nullcontext(lambda: None)
+    lock = contextlib.nullcontext(_nothing) if shared else locked(prepared.output)
     with lock as check, _swept(prepared):
         with engine, _forgetting(engine):
             walk = Walk(prepared.inputs, prepared.work, prepared.decisions, engine, figures)
@@ -172,23 +180,66 @@ def _run_once(
             keys = walk.write_keys()
             publisher = Publisher(prepared.output, prepared.work, keys) if sample is None else None
             outcome = _write(walk, keys, publisher)
+            if shared and publisher is not None and not outcome.up_to_date:
+                publisher.check_written([*outcome.records, *outcome.shuffled])
         _check_ledger(outcome)
         if publisher is not None:
             _check_expect(prepared.recipe, outcome.ledger)
-        lock = contextlib.nullcontext(check) if alone else locked(prepared.output, wait=True)
-        with lock as still_ours:
-            if publisher is not None and not alone:  # another participant may have published meanwhile
-                publisher = Publisher(prepared.output, prepared.work, keys)
-                live = publisher.up_to_date(walk.bad_shards)
-                outcome = _live_outcome(live) if live else outcome
-            report = _report(prepared, walk, figures, outcome) | {"workers": engine.n_workers}
-            if publisher is not None and outcome.up_to_date:
-                report["digest"] = publisher.settle()
-            elif publisher is not None:
-                _publish(prepared, walk, publisher, outcome, report, still_ours)
-            if publisher is not None:
-                save_last(prepared.work, prepared.output.url, prepared.decisions)
+        done = Done(prepared, walk, figures, engine.n_workers, outcome)
+        if shared and publisher is not None:
+            return _end_together(done, keys)
+        return _end(done, publisher, check)
+
+
+@dataclass(frozen=True)
+class Done:
+    """A run whose tasks are done."""
+
+    prepared: Prepared
+    walk: Walk
+    figures: Figures
+    n_workers: int
+    outcome: Outcome
+
+
+def _end(done: Done, publisher: Publisher | None, check: Callable[[], None]) -> dict[str, Any]:
+    """Publish what is new (with a publisher: a sample run has none); the report."""
+    prepared, walk, outcome = done.prepared, done.walk, done.outcome
+    report = _report(prepared, walk, done.figures, outcome) | {"workers": done.n_workers}
+    if publisher is not None:
+        if outcome.up_to_date:
+            report["digest"] = publisher.settle()
+        else:
+            _publish(prepared, walk, publisher, outcome, report, check)
+        save_last(prepared.work, prepared.output.url, prepared.decisions)
     return report
+
+
+def _end_together(done: Done, keys: list[str]) -> dict[str, Any]:
+    """Publish, or find that another participant has; who dies while it publishes is followed by another."""
+    output, n_turns = done.prepared.output, 0
+    while True:
+        try:
+            with locked(output) as check:
+                publisher = Publisher(output, done.prepared.work, keys)
+                live = publisher.up_to_date(done.walk.bad_shards)
+                if live is None and publisher.generation != done.outcome.generation:
+                    raise DataselectError(f"{output.url}: another run published here meanwhile; run it again")
+                return _end(replace(done, outcome=_live_outcome(live)) if live else done, publisher, check)
+        except Locked as other:
+            live = read_manifest(output)
+            if live is not None and live["generation"] == done.outcome.generation:
+                return _end(replace(done, outcome=_live_outcome(live)), None, _nothing) | {
+                    "digest": live["digest"]
+                }
+            n_turns += 1
+            if n_turns == _LONG_S / _TURN_S:
+                done.figures.note(f"waiting to publish: {other}")
+            time.sleep(_TURN_S)
+
+
+def _nothing() -> None:
+    """For those whom nobody can take the lock from."""
 
 
 @contextlib.contextmanager

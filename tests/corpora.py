@@ -343,12 +343,12 @@ def recipe_with(project: Path, name: str, **params: Any) -> Path:
     return write_recipe(project, stages, input={"piece_bytes": 4096})
 
 
-def start(*args: object, **env: str) -> subprocess.Popen[str]:
+def start(*args: object, program: Sequence[str] = ("-m", "dataselect"), **env: str) -> subprocess.Popen[str]:
     """`dataselect ...` as a process of its own."""
     root = str(Path(__file__).parents[1])
     path = os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
-        [sys.executable, "-m", "dataselect", *map(str, args)],
+        [sys.executable, *program, *map(str, args)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -7,9 +7,11 @@ import io
 import json
 import os
 import random
+import shutil
 import sys
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,6 +21,7 @@ import pytest
 
 import dataselect
 from dataselect.core.errors import Locked, RecipeError, StoreError
+from dataselect.engine import shared
 from dataselect.io import local_copies, object_lock, object_store
 from dataselect.io.object_store import RangeReader, patiently
 from dataselect.io.store import each, store_at
@@ -410,10 +413,23 @@ def test_what_dataselect_did_not_write_is_left_alone(project, s3):
         dataselect.run(far_recipe(folder, s3.url, corpora.ALL_STAGES[:1]))
 
 
-def test_workers_that_join_need_a_file_system(project, s3):
-    folder, _ = project
-    with pytest.raises(RecipeError, match="through a file system that all of them share"):
-        dataselect.run(far_recipe(folder, s3.url, corpora.ALL_STAGES[:1]), engine="shared")
+def test_workers_share_a_run_by_a_store_alone(project, s3, monkeypatch):
+    monkeypatch.setattr(shared, "_FAR_PAUSE_S", (0.05, 0.5))
+    folder, digest = project
+    machines = [folder / "a", folder / "b"]
+    for machine in machines:  # each has copies of the recipe and of the files of its stages
+        machine.mkdir()
+        for name in ("target.jsonl", "quality.bin"):
+            shutil.copy(folder / name, machine)
+    recipes = [far_recipe(machine, s3.url, stages_at(str(machine), "quality.bin")) for machine in machines]
+    with ThreadPoolExecutor(2) as pool:
+        futures = [pool.submit(dataselect.run, recipe, engine="shared", workers=1) for recipe in recipes]
+        assert {future.result()["digest"] for future in futures} == {digest}
+    results = Counter(path for what, path in s3.log() if what == "PUT" and path.endswith(".done"))
+    assert len({path.split("/claims/")[1].split("/")[0] for path in results}) == 1
+    assert set(results.values()) == {1}
+    assert top_names(f"{s3.url}/out") == {"manifest.json", futures[0].result()["generation"]}
+    assert "claims" not in top_names(f"{s3.url}/work")
 
 
 @pytest.mark.slow
@@ -432,5 +448,4 @@ def test_every_engine_gives_the_bytes_of_a_local_run(project, s3, engine, every)
         finally:
             ray.shutdown()
         return
-    sets = [f"work={folder}/far-work"] if engine == "shared" else []  # claims need a file system
-    check_run(recipe, s3, digest, every, engine=engine, workers=2, sets=sets)
+    check_run(recipe, s3, digest, every, engine=engine, workers=2)

@@ -60,6 +60,14 @@ def test_what_is_committed_is_read_back_under_any_name(store, name):
     assert names(store) == [name]
 
 
+def test_one_alone_can_make_a_new_file(store):
+    assert store.put_new("folder/one", b"first")
+    assert not store.put_new("folder/one", b"second")
+    assert get(store, "folder/one") == b"first"
+    store.delete("folder/one")
+    assert store.put_new("folder/one", b"third")
+
+
 def test_an_empty_file_is_a_file(store):
     put(store, "empty", b"")
     assert store.stat("empty").size == 0

@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 import types
 from collections import Counter, deque
 from collections.abc import Container, Iterable, Iterator
@@ -196,13 +197,16 @@ def _send(connection: Connection, message: tuple[Any, ...]) -> None:
 
 
 def _receive(connection: Connection, tasks: deque[Task], arrived: threading.Semaphore) -> None:
-    """Take tasks; when the coordinator is gone, however it went, go too."""
+    """Take tasks; when the coordinator is gone, however it went, go too, and where a task can't be read."""
     try:
         while True:
             tasks.append(connection.recv())
             arrived.release()
     except (EOFError, OSError):
-        os._exit(1)
+        pass
+    except Exception:  # noqa: BLE001 - the package was replaced under a run: waiting for a task would be for ever
+        traceback.print_exc()
+    os._exit(1)
 
 
 class _Reporter:

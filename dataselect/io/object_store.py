@@ -171,15 +171,15 @@ class FsspecStore:
             raise
 
     def put_new(self, name: str, data: bytes) -> bool:
-        """Write a small file where there is none; whether it was written.
-
-        One step on stores that know conditional writes, of which S3 is one; elsewhere a look and a write.
-        """
         with explained(f"{self.url}/{name}"):
             try:
                 self._do(name, self._fs.pipe_file, self._path(name), data, mode="create")
             except FileExistsError:
                 return False
+            except StoreError as error:
+                if _status(error) == 409:  # S3's answer while another is making it
+                    return False
+                raise
         return True
 
     def delete(self, name: str) -> None:

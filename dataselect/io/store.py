@@ -67,6 +67,12 @@ class Store(Protocol):
     def commit(self, name: str) -> AbstractContextManager[BinaryIO]:
         """`with store.commit(name) as f: f.write(...)`: all of it appears at the end, or nothing."""
 
+    def put_new(self, name: str, data: bytes) -> bool:
+        """Write a small file where there is none; whether it was written.
+
+        One step on disks and on object stores with conditional writes; elsewhere a look and a write.
+        """
+
     def delete(self, name: str) -> None:
         """Remove the file; silent where there is none."""
 
@@ -164,6 +170,17 @@ class LocalStore:
             except BaseException:
                 temporary.unlink(missing_ok=True)
                 raise
+
+    def put_new(self, name: str, data: bytes) -> bool:
+        path = self.root / name
+        with explained(str(path)):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with open(path, "xb") as file:
+                    file.write(data)
+            except FileExistsError:
+                return False
+        return True
 
     def delete(self, name: str) -> None:
         with explained(str(self.root / name)):
