@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import uuid
 from collections.abc import Callable
 from datetime import datetime
@@ -15,10 +16,17 @@ from typing import Any
 
 from dataselect.core.errors import RecipeError, StoreError
 
-_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "abfs": "abfs", "abfss": "abfs", "az": "abfs"}
+_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "abfs": "abfs", "abfss": "abfs", "az": "abfs"} | {
+    "http": "http",
+    "https": "http",
+}
 _S3, _SUFFIX_RANGES = {"s3", "s3a"}, {"s3", "s3a", "gs", "gcs", "memory"}
 _S3_ATTEMPTS = 3  # botocore's own within each try, so that a page of a long listing does not start it again
-_AZURE_WAIT_S = 1  # the SDK waits 15 s before its first repeat, which makes minutes of a wrong account's name
+_AZURE_WAITS = {"initial_backoff": 0.5, "increment_base": 2, "random_jitter_range": 1}  # 15 s, not 80, in all
+_AZURE_HINT = (
+    "; set AZURE_STORAGE_ACCOUNT_NAME or AZURE_STORAGE_CONNECTION_STRING, or name the account: "
+    "abfs://CONTAINER@ACCOUNT.dfs.core.windows.net/..."
+)
 
 _NO_OUTPUT = {
     "hf": "every file would be a commit of the repository; write elsewhere, and upload the folder when it is done",
@@ -32,7 +40,7 @@ def file_system(url: str) -> tuple[Any, str]:
     import fsspec
 
     protocol = url.split("://", 1)[0]
-    if "::" in protocol:
+    if re.search(r"::[a-z0-9+]+://", url):
         raise RecipeError(f"{url}: chained URLs are not supported; name the files on their own store")
     options: dict[str, Any] = {}
     if protocol in _S3:
@@ -46,15 +54,19 @@ def file_system(url: str) -> tuple[Any, str]:
         hint = f"pip install 'dataselect[{_EXTRAS[protocol]}]'" if protocol in _EXTRAS else error
         raise RecipeError(f"{url}: the package for {protocol}:// is missing; {hint}") from None
     except ValueError as error:
-        raise RecipeError(f"{url}: {error}") from None
+        hint = _AZURE_HINT if _EXTRAS.get(protocol) == "abfs" else ""
+        raise RecipeError(f"{url}: {error}{hint}") from None
+    except OSError as error:  # some connect at once: FTP
+        raise StoreError(f"{url}: the store can't be reached ({error})") from error
     if protocol in _S3:
         fs.retries = 1  # s3fs would repeat botocore's tries, and we its
-    elif protocol in ("gs", "gcs"):
-        logging.getLogger("gcsfs").addHandler(logging.NullHandler())  # it logs what it raises, with tracebacks
-    elif _EXTRAS.get(protocol) == "abfs":
+    for name in ("gcsfs", "azure"):  # they log what they raise, with tracebacks, to whoever listens or to stderr
+        logging.getLogger(name).addHandler(logging.NullHandler())
+    if _EXTRAS.get(protocol) == "abfs":
         policy = getattr(getattr(fs.service_client, "_config", None), "retry_policy", None)
-        if hasattr(policy, "initial_backoff"):
-            policy.initial_backoff = _AZURE_WAIT_S
+        for name, value in _AZURE_WAITS.items():
+            if hasattr(policy, name):
+                setattr(policy, name, value)
     return fs, str(path)
 
 

@@ -23,7 +23,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
-from dataselect.core.errors import StoreError
+from dataselect.core.errors import DataselectError, StoreError
 from dataselect.io.file_systems import (
     describe,
     file_size,
@@ -39,7 +39,7 @@ from dataselect.io.store import Entry, explained
 TRIES = 5
 """Of a request that fails for a passing reason."""
 _FIRST_WAIT_S = 0.5  # then twice as long each time, and half as long to half as long again: 7.5 s in all
-_LONG_S = 20.0  # one that a store's package has repeated for so long itself is tried once more, not four times
+_LONG_S = 20.0  # a store's package that has repeated it for so long is believed
 _SPOOL_BYTES = 16 << 20  # a commit up to this size waits in memory and is one put, a larger one in a file
 _PART_BYTES = 16 << 20  # of a multipart upload, which has at most 10,000 of them: 156 GiB
 
@@ -138,9 +138,20 @@ class FsspecStore:
         # Spooled, because not every file system can discard what is written (memory:// can't), and so that
         # an upload that fails can begin again.
         url = f"{self.url}/{name}"
-        with explained(url), tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as spool:
+        with self._writing(name), tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as spool:
             yield cast("BinaryIO", spool)
-            patiently(url, lambda: self._put(name, cast("BinaryIO", spool)))
+            patiently(url, lambda: self._put(name, cast("BinaryIO", spool)), at_least=3)
+
+    @contextmanager
+    def _writing(self, name: str) -> Iterator[None]:
+        url = f"{self.url}/{name}"
+        try:
+            with explained(url):
+                yield
+        except DataselectError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                raise StoreError(f"{url}: cannot write: there is no such bucket or container") from error
+            raise
 
     def _put(self, name: str, spool: BinaryIO) -> None:
         n_bytes = spool.seek(0, 2)
@@ -162,7 +173,7 @@ class FsspecStore:
 
         One step on stores that know conditional writes, of which S3 is one; elsewhere a look and a write.
         """
-        with explained(f"{self.url}/{name}"):
+        with self._writing(name):
             try:
                 self._do(name, self._fs.pipe_file, self._path(name), data, mode="create")
             except FileExistsError:
@@ -212,12 +223,12 @@ _ANSWERS = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectory
 _REPLACED = "it was replaced while it was read; run the same command again"
 
 
-def patiently(url: str, request: Callable[[], T]) -> T:
+def patiently(url: str, request: Callable[[], T], at_least: int = 1) -> T:
     """The request's result; it is repeated, after longer and longer waits, while a failure may pass.
 
     Passing: throttled (429, 503 SlowDown), any other 5xx, no connection, one that broke, a body cut short.
     Raises StoreError where it fails for good; answers like FileNotFoundError and errors of this machine's
-    own (a full disk) are left as they are.
+    own (a full disk) are left as they are. at_least: tries of what may take long by itself.
     """
     tries, started = 1, time.monotonic()
     while True:
@@ -229,9 +240,9 @@ def patiently(url: str, request: Callable[[], T]) -> T:
                 raise
             if not _passes(error):
                 raise StoreError(f"{url}: {why}") from error
-            if tries == TRIES or (tries > 1 and time.monotonic() - started > _LONG_S):
+            if tries == TRIES or (tries >= at_least and time.monotonic() - started > _LONG_S):
                 raise StoreError(
-                    f"{url}: {why}, after {tries} tries; run the same command again, it goes on from there"
+                    f"{url}: {why}, after {tries} {'try' if tries == 1 else 'tries'}; run the same command again, it goes on from there"
                 ) from error
         time.sleep(_FIRST_WAIT_S * 2 ** (tries - 1) * random.uniform(0.5, 1.5))
         tries += 1
@@ -299,7 +310,8 @@ def _passes(error: BaseException) -> bool:
 def _reason(error: BaseException) -> str | None:
     """What went wrong, for a person; None where it is no answer (or silence) of the store."""
     status, kinds = _status(error), _kinds(error)
-    text = " ".join(str(error).split())[:300]
+    told = (error.__cause__ or error) if isinstance(error, _ANSWERS) else error
+    text = " ".join(str(told).split()).split(" RequestId:")[0][:300]  # Azure's goes on for lines
     if "FileExpired" in kinds or status == 412:
         return _REPLACED
     if (

@@ -66,12 +66,17 @@ def _remote(pattern: str, root: str) -> Iterator[Shard]:
     from dataselect.io.object_store import patiently
 
     fs, path = file_system(pattern)
+    fs.invalidate_cache()  # of an earlier run of this process
     folder = _fixed_folder(pattern)
     base = file_system(folder)[1].rstrip("/")
+    # fsspec's web servers have no file where they are down; asked for one, they say so.
+    look = (lambda: fs.glob(path, detail=True)) if glob.has_magic(path) else (lambda: {path: describe(fs, path)})
     try:
-        found = patiently(pattern, lambda: fs.glob(path, detail=True))
-    except FileNotFoundError as error:  # a repository of the Hub that is not there, or not for this token
-        raise RecipeError(f"input.shards: no file matches {pattern}: {error}") from None
+        found = patiently(pattern, look)
+    except FileNotFoundError as error:
+        if "hf" in fs.protocol and error.__cause__ is not None:  # no such repository, or not for this token
+            raise RecipeError(f"input.shards: no file matches {pattern}: {error}") from None
+        return
     # A web server's list of links tells no sizes.
     unsized = [name for name, info in found.items() if info["type"] == "file" and info.get("size") is None]
     asked = each(lambda name: patiently(name, lambda: describe(fs, name)), unsized, far=True)
