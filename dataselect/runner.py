@@ -34,9 +34,9 @@ from dataselect.engine.shared import SharedEngine
 from dataselect.engine.tasks import Engine
 from dataselect.io.bundle import Bundle, BundleWriter
 from dataselect.io.fields import FieldSpec
+from dataselect.io.file_systems import check_output
 from dataselect.io.local_copies import local_file
 from dataselect.io.reader import ReadSpec
-from dataselect.io.file_systems import check_output
 from dataselect.io.store import LocalStore, Store, is_file, store_at
 from dataselect.planning.decisions import Decisions, load_last, save_last
 from dataselect.planning.fields import check_fields

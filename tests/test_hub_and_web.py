@@ -50,7 +50,9 @@ def project(tmp_path, hub, serial):
     words = [word.encode() for word in corpora.MEDICAL[:40]]
     fasttext_files.MadeModel(words, [b"__label__hq", b"__label__lq"]).write(tmp_path / "quality.bin")
     hub.files = {
-        path.relative_to(tmp_path).as_posix(): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()
+        path.relative_to(tmp_path).as_posix(): path.read_bytes()
+        for path in tmp_path.rglob("*")
+        if path.is_file()
     }
 
     def recipe(base, folder):
@@ -73,8 +75,7 @@ def test_a_run_reads_everything_there_and_only_what_changed_again(project, hub, 
     report = dataselect.run(far)
     hub.every = 0
     hub.requests()
-    # A page of links has names as they stand in a URL, which order nothing differently here.
-    assert report["digest"] == digest or place == WEB
+    assert report["digest"] == digest or place == WEB  # whose names are as they stand in a URL: %20
     again = dataselect.run(far)
     assert (again["up_to_date"], again["digest"]) == (True, report["digest"])
     if place == TAG:
@@ -89,7 +90,6 @@ def test_a_run_reads_everything_there_and_only_what_changed_again(project, hub, 
 
 @needs_aiohttp
 def test_where_a_server_tells_no_version_shards_are_read_again_and_models_refused(project, hub, tmp_path):
-    recipe, _ = project
     hub.tells_versions = False
     shards = {"input": {"shards": [f"{hub.url}/files/in/sub/*.jsonl"]}}
     far = corpora.write_recipe(tmp_path / "far", [{"use": "exact_dedup"}], **shards)
@@ -99,7 +99,7 @@ def test_where_a_server_tells_no_version_shards_are_read_again_and_models_refuse
     assert again["tasks"] == {"run": 0, "reused": first["tasks"]["run"], "checked_shards": 1}
     hub.files["in/sub/e.jsonl"] = hub.files["in/sub/e.jsonl"].replace(b"a", b"b", 1)
     assert dataselect.run(far)["digest"] != first["digest"]
-    with pytest.raises(DataselectError, match="tells neither version nor time .* download it, and name the copy"):
+    with pytest.raises(DataselectError, match=r"tells neither version nor time .* download it, and name"):
         local_copies.local_file(f"{hub.url}/files/quality.bin")
 
 
@@ -107,18 +107,25 @@ def test_where_a_server_tells_no_version_shards_are_read_again_and_models_refuse
 def test_a_shard_that_is_replaced_while_it_is_read_is_noticed(hub, place):
     hub.files = {"d/x.jsonl": b"a" * 5_000_000}
     shard = list_shards([f"{at(place, hub)}/d/*.jsonl"])[0]
-    with pytest.raises(StoreError, match="x.jsonl: it was replaced while it was read"), ShardSource(shard).open() as file:
-        file.read(10)
-        hub.files["d/x.jsonl"] = b"b" * 5_000_000
-        file.seek(4_900_000)
-        file.read(10)
+
+    def read():
+        with ShardSource(shard).open() as file:
+            file.read(10)
+            hub.files["d/x.jsonl"] = b"b" * 5_000_000
+            file.seek(4_900_000)
+            file.read(10)
+
+    with pytest.raises(StoreError, match=r"x\.jsonl: it was replaced while it was read"):
+        read()
     with pytest.raises(BadShard, match="changed during the run"):
         ShardSource(shard).open()
 
 
 @every_place
 def test_files_are_listed_with_versions_and_read_by_ranges(hub, place):
-    hub.files = {f"d/{name}": bytes([i]) * 3_000_000 for i, name in enumerate(["x.jsonl", "y 1.jsonl", "z.txt"])}
+    hub.files = {
+        f"d/{name}": bytes([i]) * 3_000_000 for i, name in enumerate(["x.jsonl", "y 1.jsonl", "z.txt"])
+    }
     base = at(place, hub)
     shards = list_shards([f"{base}/d/*.jsonl"])
     assert [shard.name.replace("%20", " ") for shard in shards] == ["x.jsonl", "y 1.jsonl"]
@@ -144,14 +151,17 @@ def test_what_fails_for_a_passing_reason_is_asked_again(hub, place):
 @needs_aiohttp
 def test_a_web_server_that_sends_whole_files_is_told_from_one_with_ranges(hub):
     hub.files, hub.knows_ranges = {"x.jsonl": b"a" * 5_000_000}, False
-    with pytest.raises(StoreError, match="x.jsonl: the server sends the whole file where a range is asked for"):
+    with pytest.raises(StoreError, match=r"x\.jsonl: the server sends whole files where ranges"):
         store_at(f"{hub.url}/files").read("x.jsonl", 5, 10)
 
 
 @pytest.mark.parametrize(
-    ("pattern", "sentence"),
+    "pattern, sentence",
     [
-        ("hf://datasets/org/other/*.jsonl", r"no file matches .*repository not found.*make sure you are authenticated"),
+        (
+            "hf://datasets/org/other/*.jsonl",
+            r"no file matches .*repository not found.*make sure you are authenticated",
+        ),
         ("hf://datasets/org/name@v9/*.jsonl", "no file matches .*revision not found"),
         (f"{HUB}/none/*.jsonl", r"no file matches .*none/\*.jsonl$"),
         (f"{HUB}/none.jsonl", "no file matches .*none.jsonl$"),

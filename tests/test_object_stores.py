@@ -192,11 +192,11 @@ def test_an_endpoint_that_is_not_there_fails_by_name(s3, monkeypatch):
 # Locks -------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=["memory", "s3"])
-def far(request, tmp_path):
-    if request.param == "s3":
-        return store_at(request.getfixturevalue("s3").url + "/out")
-    return store_at(f"memory://{tmp_path.name}-{time.time_ns()}/out")
+@pytest.fixture(params=["memory", "s3", "gs", "abfs"])
+def far(request, tmp_path, new_bucket):
+    if request.param == "memory":
+        return store_at(f"memory://{tmp_path.name}-{time.time_ns()}/out")
+    return store_at(new_bucket(request.param) + "/out")
 
 
 def test_a_lock_is_for_one_at_a_time_and_is_given_back(far):
@@ -231,6 +231,75 @@ def test_a_run_whose_lock_was_taken_says_so_and_leaves_it(far):
         with pytest.raises(Locked, match="another run took it"):
             check()
     assert json.loads(far.read("lock"))["owner"] == "other"
+
+
+large_bodies = pytest.mark.filterwarnings(
+    "ignore:Sending a large body"
+)  # aiohttp's advice to gcsfs and adlfs
+
+
+# What a store holds ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["sp ace.txt", "per%20cent", "pl+us", "ha#sh", "ünï-日本", "a[1]*", "co:lon", "till~(x)!"]
+)
+def test_any_name_is_written_listed_read_copied_and_deleted(far, name):
+    put(far, f"d/{name}", b"content")
+    far.copy(f"d/{name}", f"e/{name}")
+    assert [(entry.name, entry.size) for entry in far.list("d")] == [(f"d/{name}", 7)]
+    assert far.stat(f"d/{name}").is_like(next(iter(far.list("d"))))
+    assert far.open(f"e/{name}").read() == far.read(f"e/{name}") == b"content"
+    far.delete(f"d/{name}")
+    far.delete(f"d/{name}")
+    assert (far.exists(f"d/{name}"), far.exists(f"e/{name}"), far.stat(f"d/{name}")) == (False, True, None)
+
+
+def test_ends_and_ranges_are_read_also_of_empty_and_short_files(far):
+    put(far, "x", b"0123456789")
+    put(far, "none", b"")
+    spans = [(0, None), (-3, None), (-30, None), (2, 5), (4, None)]
+    assert [far.read("x", *span) for span in spans] == [
+        b"0123456789", b"789", b"0123456789", b"234", b"456789"
+    ]  # fmt: skip
+    assert [far.read("none"), far.read("none", -5), far.open("none").read()] == [b"", b"", b""]
+    assert far.exists("none")
+    with pytest.raises(FileNotFoundError):
+        far.read("missing")
+
+
+@large_bodies
+def test_a_file_of_several_parts_appears_whole_or_not_at_all(far):
+    content = random.Random(1).randbytes((16 << 20) + 1)
+
+    def fail():
+        with far.commit("big") as file:
+            file.write(content)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert far.stat("big") is None
+    put(far, "big", content)
+    assert far.read("big") == content
+
+
+@large_bodies
+def test_a_file_that_is_replaced_by_one_of_its_size_is_noticed(far):
+    put(far, "x", b"a" * 3_000_000)
+    before = far.stat("x")
+    put(far, "y", b"b" * 3_000_000)
+
+    def read():
+        with far.open("x") as file:
+            file.read(1)
+            put(far, "x", b"b" * 3_000_000)
+            file.seek(-1, 2)
+            file.read(1)
+
+    with pytest.raises(StoreError, match="x: it was replaced while it was read"):
+        read()
+    assert not far.stat("x").is_like(before)
 
 
 # Copies of models --------------------------------------------------------------------------------------
@@ -414,6 +483,31 @@ def test_workers_that_join_need_a_file_system(project, s3):
     folder, _ = project
     with pytest.raises(RecipeError, match="through a file system that all of them share"):
         dataselect.run(far_recipe(folder, s3.url, corpora.ALL_STAGES[:1]), engine="shared")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("protocol", ["gs", "abfs"])
+def test_a_run_on_another_store_gives_the_bytes_of_a_local_one(new_bucket, protocol, tmp_path, serial):
+    url = new_bucket(protocol)
+    corpora.make_corpus(tmp_path / "in", 24)
+    corpora.make_target(tmp_path / "target.jsonl")
+    upload(tmp_path, url)
+    near, far = (
+        [{"use": "minhash_dedup"}, {"use": "ngram_importance", "target": f"{base}/target.jsonl"}]
+        for base in (tmp_path, url)
+    )
+    recipe = far_recipe(tmp_path, url, far)
+    digest = dataselect.run(corpora.write_recipe(tmp_path, near))["digest"]
+    assert dataselect.run(recipe)["digest"] == digest
+    assert dataselect.run(recipe)["up_to_date"]
+    shard = (tmp_path / "in" / "a.jsonl").read_bytes()
+    for content in (shard.replace(b"a", b"b", 1), shard):
+        put(store_at(url), "in/a.jsonl", content)
+        changed = dataselect.run(recipe)
+        assert changed["tasks"]["checked_shards"] == 1
+        assert (changed["digest"] == digest) == (content == shard)
+    generations = {entry.name.split("/")[0] for entry in store_at(f"{url}/out").list()} - {"manifest.json"}
+    assert len(generations) == 2
 
 
 @pytest.mark.slow

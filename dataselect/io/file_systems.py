@@ -16,9 +16,11 @@ from typing import Any
 
 from dataselect.core.errors import RecipeError, StoreError
 
-_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "abfs": "abfs", "abfss": "abfs", "az": "abfs"} | {
-    "http": "http",
-    "https": "http",
+_EXTRAS = {
+    **dict.fromkeys(("s3", "s3a"), "s3"),
+    **dict.fromkeys(("gs", "gcs"), "gs"),
+    **dict.fromkeys(("abfs", "abfss", "az"), "abfs"),
+    **dict.fromkeys(("http", "https"), "http"),
 }
 _S3, _SUFFIX_RANGES = {"s3", "s3a"}, {"s3", "s3a", "gs", "gcs", "memory"}
 _S3_ATTEMPTS = 3  # botocore's own within each try, so that a page of a long listing does not start it again
@@ -29,7 +31,7 @@ _AZURE_HINT = (
 )
 
 _NO_OUTPUT = {
-    "hf": "every file would be a commit of the repository; write elsewhere, and upload the folder when it is done",
+    "hf": "every file would be a commit of the repository; write elsewhere, and upload the folder then",
     "http": "it can only be read",
     "memory": "it is the memory of one process, and workers have their own",
 }
@@ -60,7 +62,10 @@ def file_system(url: str) -> tuple[Any, str]:
         raise StoreError(f"{url}: the store can't be reached ({error})") from error
     if protocol in _S3:
         fs.retries = 1  # s3fs would repeat botocore's tries, and we its
-    for name in ("gcsfs", "azure"):  # they log what they raise, with tracebacks, to whoever listens or to stderr
+    for name in (
+        "gcsfs",
+        "azure",
+    ):  # they log what they raise, with tracebacks: to stderr, if nobody listens
         logging.getLogger(name).addHandler(logging.NullHandler())
     if _EXTRAS.get(protocol) == "abfs":
         policy = getattr(getattr(fs.service_client, "_config", None), "retry_policy", None)
@@ -94,7 +99,7 @@ def forget(fs: Any) -> None:
 
 
 def describe(fs: Any, path: str) -> dict[str, Any]:
-    """fsspec's `info` of a file as it is now; FileNotFoundError."""
+    """What `info` of fsspec says of a file as it is now; FileNotFoundError."""
     if "hf" in _protocols(fs):  # else it lists the folder, and leaves the version out
         return dict(fs.info(path, refresh=True, expand_info=True))
     fs.invalidate_cache()
@@ -114,7 +119,7 @@ def range_getter(fs: Any, path: str, size: int) -> Callable[[int, int], bytes]:
 def file_size(url: str, info: dict[str, Any]) -> int:
     """Bytes; StoreError where the store does not tell."""
     if info.get("size") is None:
-        raise StoreError(f"{url}: the server does not tell the size of this file; download it, and name the copy")
+        raise StoreError(f"{url}: the server does not tell the size of this file; download and name the copy")
     return int(info["size"])
 
 

@@ -241,18 +241,20 @@ def patiently(url: str, request: Callable[[], T], at_least: int = 1) -> T:
             if not _passes(error):
                 raise StoreError(f"{url}: {why}") from error
             if tries == TRIES or (tries >= at_least and time.monotonic() - started > _LONG_S):
+                after = f", after {tries} tries" if tries > 1 else ""
                 raise StoreError(
-                    f"{url}: {why}, after {tries} {'try' if tries == 1 else 'tries'}; run the same command again, it goes on from there"
+                    f"{url}: {why}{after}; run the same command again, it goes on from there"
                 ) from error
         time.sleep(_FIRST_WAIT_S * 2 ** (tries - 1) * random.uniform(0.5, 1.5))
         tries += 1
 
 
 def _is_answer(error: Exception) -> bool:
-    """Whether it says how things are. fsspec's HTTP says "not found" of whatever fails, and why as its cause."""
+    """Whether it says how things are. To fsspec's HTTP all that fails is "not found", with the true cause."""
     if not isinstance(error, _ANSWERS):
         return False
-    return error.__cause__ is None or _status(error) in (None, 401, 404, 409, 412) and not _passes(error)
+    known = _status(error) in (None, 401, 404, 409, 412)
+    return error.__cause__ is None or (known and not _passes(error))
 
 
 class _CutShort(EOFError):
@@ -263,7 +265,7 @@ def _whole(data: bytes, n_bytes: int) -> bytes:
     if len(data) < n_bytes:
         raise _CutShort(f"the answer was cut short ({len(data)} of {n_bytes} bytes)")
     if len(data) > n_bytes:
-        raise ValueError("the server sends the whole file where a range is asked for; download it, and name the copy")
+        raise ValueError("the server sends whole files where ranges are asked for; download it")
     return data
 
 
@@ -414,9 +416,9 @@ class RangeReader(io.RawIOBase):
         self._windows.clear()
         super().close()
 
-    def __exit__(self, kind: Any, *error: Any) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         was_read = bool(self._windows)
-        super().__exit__(kind, *error)
+        self.close()
         # Not for who stops reading, nor in `close`: finalizers call it, when no request comes back any more.
         if was_read and self._check is not None and kind is not GeneratorExit:
             self._check()

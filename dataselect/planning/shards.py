@@ -70,9 +70,9 @@ def _remote(pattern: str, root: str) -> Iterator[Shard]:
     folder = _fixed_folder(pattern)
     base = file_system(folder)[1].rstrip("/")
     # fsspec's web servers have no file where they are down; asked for one, they say so.
-    look = (lambda: fs.glob(path, detail=True)) if glob.has_magic(path) else (lambda: {path: describe(fs, path)})
+    many = glob.has_magic(path)
     try:
-        found = patiently(pattern, look)
+        found = patiently(pattern, lambda: fs.glob(path, detail=True) if many else {path: describe(fs, path)})
     except FileNotFoundError as error:
         if "hf" in fs.protocol and error.__cause__ is not None:  # no such repository, or not for this token
             raise RecipeError(f"input.shards: no file matches {pattern}: {error}") from None
