@@ -119,6 +119,23 @@ class NoCredentialsError(Exception):
     pass
 
 
+class ClientAuthenticationError(Exception):
+    """As Azure's, which may have no answer of the store: no login was found."""
+
+
+class Busy(Exception):
+    """As those of gcsfs (`code`), aiohttp (`status`) and Azure (`status_code`)."""
+
+    def __init__(self, field):
+        super().__init__("busy")
+        setattr(self, field, 503)
+
+
+def caused(error, cause):
+    error.__cause__ = cause
+    return error
+
+
 def failing(error, times):
     left = [error] * times
 
@@ -132,7 +149,14 @@ def failing(error, times):
 
 @pytest.mark.parametrize(
     "error",
-    [Throttled("SlowDown"), ConnectionResetError(errno.ECONNRESET, "reset"), TimeoutError(), EOFError()],
+    [
+        Throttled("SlowDown"),
+        *map(Busy, ("code", "status", "status_code")),
+        ConnectionResetError(errno.ECONNRESET, "reset"),
+        TimeoutError(),
+        EOFError(),
+        caused(FileNotFoundError("x"), Busy("status")),  # as fsspec's HTTP
+    ],
 )
 def test_a_request_is_repeated_until_it_succeeds(error):
     assert patiently("s3://b/x", failing(error, object_store.TRIES - 1)[0]) == "answer"
@@ -148,8 +172,24 @@ def test_a_request_that_goes_on_failing_fails_by_name_in_one_sentence():
     assert len(left) == 99 - 5
 
 
+def test_what_its_package_repeated_for_long_is_not_repeated_unless_it_is_a_commit(monkeypatch):
+    monkeypatch.setattr(object_store, "_LONG_S", -1.0)
+    for at_least in (1, 3):
+        request, left = failing(Busy("code"), 99)
+        with pytest.raises(StoreError, match="the store answered 503"):
+            patiently("gs://b/x", request, at_least)
+        assert len(left) == 99 - at_least
+
+
 @pytest.mark.parametrize(
-    "error", [Denied("AccessDenied"), PermissionError("Forbidden"), NoCredentialsError("none")]
+    "error",
+    [
+        Denied("AccessDenied"),
+        PermissionError("Forbidden"),
+        OSError("Forbidden: https://storage.googleapis.com/..."),  # gcsfs
+        NoCredentialsError("none"),
+        ClientAuthenticationError("none"),
+    ],
 )
 def test_a_request_that_is_denied_is_not_repeated(error):
     request, left = failing(error, 99)
