@@ -36,6 +36,10 @@ _NO_OUTPUT = {
     "memory": "it is the memory of one process, and workers have their own",
 }
 
+# They log what they raise, with tracebacks, which go to stderr where nobody listens.
+for _package in ("gcsfs", "azure"):
+    logging.getLogger(_package).addHandler(logging.NullHandler())
+
 
 def file_system(url: str) -> tuple[Any, str]:
     """(fsspec file system, path in it); RecipeError where the protocol is unknown or its package missing."""
@@ -62,11 +66,6 @@ def file_system(url: str) -> tuple[Any, str]:
         raise StoreError(f"{url}: the store can't be reached ({error})") from error
     if protocol in _S3:
         fs.retries = 1  # s3fs would repeat botocore's tries, and we its
-    for name in (
-        "gcsfs",
-        "azure",
-    ):  # they log what they raise, with tracebacks: to stderr, if nobody listens
-        logging.getLogger(name).addHandler(logging.NullHandler())
     if _EXTRAS.get(protocol) == "abfs":
         policy = getattr(getattr(fs.service_client, "_config", None), "retry_policy", None)
         for name, value in _AZURE_WAITS.items():
