@@ -91,6 +91,11 @@ def knows_suffix_ranges(fs: Any) -> bool:
     return bool(_SUFFIX_RANGES & _protocols(fs))
 
 
+def reads_at_once(fs: Any, start: int, stop: int | None) -> bool:
+    """Whether `cat_file` gives these bytes by one request, so all of them of one version."""
+    return knows_suffix_ranges(fs) or (fs.async_impl and (start == 0 or (start > 0 and stop is not None)))
+
+
 def forget(fs: Any) -> None:
     """Let the next answer be the store's, not that of a cache."""
     if "hf" not in _protocols(fs):  # it would also ask anew, each time, whether the repository exists

@@ -33,6 +33,7 @@ from dataselect.io.file_systems import (
     is_s3,
     knows_suffix_ranges,
     range_getter,
+    reads_at_once,
 )
 from dataselect.io.store import Entry, explained
 
@@ -114,7 +115,7 @@ class FsspecStore:
             raise StoreError(f"{self.url}/{entry.name}: {_REPLACED}")
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
-        if not knows_suffix_ranges(self._fs):
+        if not reads_at_once(self._fs, start, stop):
             entry, fetch = self._ranges(name)
             start = max(0, entry.size + start) if start < 0 else start
             stop = entry.size if stop is None else min(stop, entry.size)
