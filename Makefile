@@ -41,12 +41,12 @@ run: setup sample ## The quick start: train a small quality model, run configs/q
 test: setup ## The tests, without the slow ones
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow" $(ARGS)
 
-test-all: .venv/stamp-all ## All tests, also those that need Ray and an S3 endpoint (installs them)
+test-all: .venv/stamp-all ## All tests, also those that need Ray and object stores (installs them)
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile $(ARGS)
 
 .venv/stamp-all: pyproject.toml .venv/stamp
-	@echo "Installing Ray, s3fs, obstore and moto into .venv ..."
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e ".[dev,ray,s3,endpoints]" && touch $@ \
+	@echo "Installing Ray, s3fs, obstore, gcsfs and their endpoints into .venv ..."
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e ".[dev,ray,s3,gs,http,endpoints]" && touch $@ \
 	    || echo "Not all of them exist for this Python and platform: their tests are skipped." >&2
 
 bench: setup sample ## Measure speed and memory end to end (make bench ARGS="--help")

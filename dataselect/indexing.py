@@ -13,6 +13,7 @@ from dataselect.against import index_files, superseded_tables
 from dataselect.core.errors import RecipeError
 from dataselect.io.bundle import BundleWriter
 from dataselect.io.dedup_index import SUFFIX, DedupIndex, Source, merge
+from dataselect.io.file_systems import check_output
 from dataselect.io.hash_index import has_hashes, listed_ids, make_set, text_hashes
 from dataselect.io.store import is_file, store_at
 from dataselect.publish import read_manifest
@@ -45,6 +46,7 @@ def merge_indexes(out: str, names: Sequence[str]) -> dict[str, Any]:
 
 def _write(out: str, sources: Sequence[Source]) -> int:
     """Replace the index `out` in one step; returns the number of its documents."""
+    check_output("--out", out)
     folder, _, file_name = out.rpartition("/")
     with store_at(folder or ("/" if out.startswith("/") else "."), durable=True).commit(file_name) as file:
         writer = BundleWriter(file)

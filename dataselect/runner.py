@@ -34,6 +34,7 @@ from dataselect.engine.shared import SharedEngine
 from dataselect.engine.tasks import Engine
 from dataselect.io.bundle import Bundle, BundleWriter
 from dataselect.io.fields import FieldSpec
+from dataselect.io.file_systems import check_output
 from dataselect.io.local_copies import local_file
 from dataselect.io.reader import ReadSpec
 from dataselect.io.store import LocalStore, Store, is_file, store_at
@@ -285,6 +286,8 @@ def plan(recipe: str | Path, *, sets: Sequence[str] = (), rehash: bool = False) 
 
 
 def _prepare(recipe: Recipe, *, sample: float | None, rehash: bool) -> Prepared:
+    check_output("output.folder", recipe.output.folder)
+    check_output("work", recipe.work)
     output = store_at(recipe.output.folder, durable=True)
     work = store_at(recipe.work)
     check_folder(output)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -12,6 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import corpora
+import fsspec
 import make_sample
 import pytest
 
@@ -71,6 +76,76 @@ def s3(s3_endpoint):
         url=f"s3://{bucket}", log=lambda: ask("log"), faults=lambda every: ask(f"faults?every={every}")
     )
     ask("faults?every=0")
+
+
+def _free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _listens(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture(scope="session")
+def gs_endpoint():
+    """An emulator of Google Cloud Storage in this process, and an environment that leads there."""
+    pytest.importorskip("gcsfs", reason="needs the extra: pip install 'dataselect[gs]'")
+    emulator = pytest.importorskip(
+        "gcp_storage_emulator.server", reason="needs an endpoint: pip install gcp-storage-emulator"
+    )
+    port = _free_port()
+    server = emulator.create_server("127.0.0.1", port, in_memory=True)
+    server.start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{port}")
+        patch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # gRPC, which the emulator has not
+        yield
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def abfs_endpoint():
+    """Azurite, which emulates Azure Blob Storage, and an environment that leads there."""
+    pytest.importorskip("adlfs", reason="needs the extra: pip install 'dataselect[abfs]'")
+    if shutil.which("azurite-blob") is None:
+        pytest.skip("needs Azurite on the PATH: npm install -g azurite")
+    port, key = _free_port(), base64.b64encode(bytes(64)).decode()
+    serve = f"azurite-blob --inMemoryPersistence --disableTelemetry --skipApiVersionCheck --blobPort {port}"
+    # It ends with this process, however that ends: then the pipe closes.
+    with (
+        subprocess.Popen(
+            ["sh", "-c", f"{serve} >/dev/null & read end; kill $!"],
+            stdin=subprocess.PIPE,
+            env={**os.environ, "AZURITE_ACCOUNTS": f"tests:{key}"},
+        ) as process,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv(
+            "AZURE_STORAGE_CONNECTION_STRING",
+            f"DefaultEndpointsProtocol=http;AccountName=tests;AccountKey={key};"
+            f"BlobEndpoint=http://127.0.0.1:{port}/tests;",
+        )
+        corpora.wait_until(lambda: _listens(port))
+        yield
+        process.stdin.close()
+
+
+@pytest.fixture
+def new_bucket(request):
+    """Makes an empty bucket on "s3", "gs" or "abfs"; its URL."""
+
+    def make(protocol):
+        if protocol == "s3":
+            return request.getfixturevalue("s3").url
+        request.getfixturevalue(f"{protocol}_endpoint")
+        name = f"bucket-{uuid.uuid4().hex}"
+        fsspec.filesystem(protocol).mkdir(name)
+        return f"{protocol}://{name}"
+
+    return make
 
 
 @pytest.fixture

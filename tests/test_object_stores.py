@@ -122,6 +122,23 @@ class NoCredentialsError(Exception):
     pass
 
 
+class ClientAuthenticationError(Exception):
+    """As Azure's, which may have no answer of the store: no login was found."""
+
+
+class Busy(Exception):
+    """As those of gcsfs (`code`), aiohttp (`status`) and Azure (`status_code`)."""
+
+    def __init__(self, field):
+        super().__init__("busy")
+        setattr(self, field, 503)
+
+
+def caused(error, cause):
+    error.__cause__ = cause
+    return error
+
+
 def failing(error, times):
     left = [error] * times
 
@@ -135,7 +152,14 @@ def failing(error, times):
 
 @pytest.mark.parametrize(
     "error",
-    [Throttled("SlowDown"), ConnectionResetError(errno.ECONNRESET, "reset"), TimeoutError(), EOFError()],
+    [
+        Throttled("SlowDown"),
+        *map(Busy, ("code", "status", "status_code")),
+        ConnectionResetError(errno.ECONNRESET, "reset"),
+        TimeoutError(),
+        EOFError(),
+        caused(FileNotFoundError("x"), Busy("status")),  # as fsspec's HTTP
+    ],
 )
 def test_a_request_is_repeated_until_it_succeeds(error):
     assert patiently("s3://b/x", failing(error, object_store.TRIES - 1)[0]) == "answer"
@@ -151,8 +175,24 @@ def test_a_request_that_goes_on_failing_fails_by_name_in_one_sentence():
     assert len(left) == 99 - 5
 
 
+def test_what_its_package_repeated_for_long_is_not_repeated_unless_it_is_a_commit(monkeypatch):
+    monkeypatch.setattr(object_store, "_LONG_S", -1.0)
+    for at_least in (1, 3):
+        request, left = failing(Busy("code"), 99)
+        with pytest.raises(StoreError, match="the store answered 503"):
+            patiently("gs://b/x", request, at_least)
+        assert len(left) == 99 - at_least
+
+
 @pytest.mark.parametrize(
-    "error", [Denied("AccessDenied"), PermissionError("Forbidden"), NoCredentialsError("none")]
+    "error",
+    [
+        Denied("AccessDenied"),
+        PermissionError("Forbidden"),
+        OSError("Forbidden: https://storage.googleapis.com/..."),  # gcsfs
+        NoCredentialsError("none"),
+        ClientAuthenticationError("none"),
+    ],
 )
 def test_a_request_that_is_denied_is_not_repeated(error):
     request, left = failing(error, 99)
@@ -195,11 +235,11 @@ def test_an_endpoint_that_is_not_there_fails_by_name(s3, monkeypatch):
 # Locks -------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=["memory", "s3"])
-def far(request, tmp_path):
-    if request.param == "s3":
-        return store_at(request.getfixturevalue("s3").url + "/out")
-    return store_at(f"memory://{tmp_path.name}-{time.time_ns()}/out")
+@pytest.fixture(params=["memory", "s3", "gs", "abfs"])
+def far(request, tmp_path, new_bucket):
+    if request.param == "memory":
+        return store_at(f"memory://{tmp_path.name}-{time.time_ns()}/out")
+    return store_at(new_bucket(request.param) + "/out")
 
 
 def test_a_lock_is_for_one_at_a_time_and_is_given_back(far):
@@ -234,6 +274,75 @@ def test_a_run_whose_lock_was_taken_says_so_and_leaves_it(far):
         with pytest.raises(Locked, match="another run took it"):
             check()
     assert json.loads(far.read("lock"))["owner"] == "other"
+
+
+large_bodies = pytest.mark.filterwarnings(
+    "ignore:Sending a large body"
+)  # aiohttp's advice to gcsfs and adlfs
+
+
+# What a store holds ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["sp ace.txt", "per%20cent", "pl+us", "ha#sh", "ünï-日本", "a[1]*", "co:lon", "till~(x)!"]
+)
+def test_any_name_is_written_listed_read_copied_and_deleted(far, name):
+    put(far, f"d/{name}", b"content")
+    far.copy(f"d/{name}", f"e/{name}")
+    assert [(entry.name, entry.size) for entry in far.list("d")] == [(f"d/{name}", 7)]
+    assert far.stat(f"d/{name}").is_like(next(iter(far.list("d"))))
+    assert far.open(f"e/{name}").read() == far.read(f"e/{name}") == b"content"
+    far.delete(f"d/{name}")
+    far.delete(f"d/{name}")
+    assert (far.exists(f"d/{name}"), far.exists(f"e/{name}"), far.stat(f"d/{name}")) == (False, True, None)
+
+
+def test_ends_and_ranges_are_read_also_of_empty_and_short_files(far):
+    put(far, "x", b"0123456789")
+    put(far, "none", b"")
+    spans = [(0, None), (-3, None), (-30, None), (2, 5), (4, None)]
+    assert [far.read("x", *span) for span in spans] == [
+        b"0123456789", b"789", b"0123456789", b"234", b"456789"
+    ]  # fmt: skip
+    assert [far.read("none"), far.read("none", -5), far.open("none").read()] == [b"", b"", b""]
+    assert far.exists("none")
+    with pytest.raises(FileNotFoundError):
+        far.read("missing")
+
+
+@large_bodies
+def test_a_file_of_several_parts_appears_whole_or_not_at_all(far):
+    content = random.Random(1).randbytes((16 << 20) + 1)
+
+    def fail():
+        with far.commit("big") as file:
+            file.write(content)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert far.stat("big") is None
+    put(far, "big", content)
+    assert far.read("big") == content
+
+
+@large_bodies
+def test_a_file_that_is_replaced_by_one_of_its_size_is_noticed(far):
+    put(far, "x", b"a" * 3_000_000)
+    before = far.stat("x")
+    put(far, "y", b"b" * 3_000_000)
+
+    def read():
+        with far.open("x") as file:
+            file.read(1)
+            put(far, "x", b"b" * 3_000_000)
+            file.seek(-1, 2)
+            file.read(1)
+
+    with pytest.raises(StoreError, match="x: it was replaced while it was read"):
+        read()
+    assert not far.stat("x").is_like(before)
 
 
 # Copies of models --------------------------------------------------------------------------------------
@@ -430,6 +539,31 @@ def test_workers_share_a_run_by_a_store_alone(project, s3, monkeypatch):
     assert set(results.values()) == {1}
     assert top_names(f"{s3.url}/out") == {"manifest.json", futures[0].result()["generation"]}
     assert "claims" not in top_names(f"{s3.url}/work")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("protocol", ["gs", "abfs"])
+def test_a_run_on_another_store_gives_the_bytes_of_a_local_one(new_bucket, protocol, tmp_path, serial):
+    url = new_bucket(protocol)
+    corpora.make_corpus(tmp_path / "in", 24)
+    corpora.make_target(tmp_path / "target.jsonl")
+    upload(tmp_path, url)
+    near, far = (
+        [{"use": "minhash_dedup"}, {"use": "ngram_importance", "target": f"{base}/target.jsonl"}]
+        for base in (tmp_path, url)
+    )
+    recipe = far_recipe(tmp_path, url, far)
+    digest = dataselect.run(corpora.write_recipe(tmp_path, near))["digest"]
+    assert dataselect.run(recipe)["digest"] == digest
+    assert dataselect.run(recipe)["up_to_date"]
+    shard = (tmp_path / "in" / "a.jsonl").read_bytes()
+    for content in (shard.replace(b"a", b"b", 1), shard):
+        put(store_at(url), "in/a.jsonl", content)
+        changed = dataselect.run(recipe)
+        assert changed["tasks"]["checked_shards"] == 1
+        assert (changed["digest"] == digest) == (content == shard)
+    generations = {entry.name.split("/")[0] for entry in store_at(f"{url}/out").list()} - {"manifest.json"}
+    assert len(generations) == 2
 
 
 @pytest.mark.slow

@@ -41,6 +41,11 @@ def local_copy(store: Store, name: str) -> Path:
     entry = store.stat(name)
     if entry is None:
         raise FileNotFoundError(f"{store.url}/{name}")
+    if entry.version.startswith("?"):
+        raise DataselectError(
+            f"{store.url}/{name}: the store tells neither version nor time of this file, so nobody would "
+            "notice that a copy is out of date; download it, and name the copy"
+        )
     key = fingerprint(store.url, name, entry.size, entry.version)
     copies = LocalStore(copies_folder())
     place = f"{key}/{name.rpartition('/')[2]}"

@@ -19,20 +19,29 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
-from dataselect.core.errors import RecipeError, StoreError
+from dataselect.core.errors import DataselectError, StoreError
+from dataselect.io.file_systems import (
+    describe,
+    file_size,
+    file_system,
+    forget,
+    fsspec_version,
+    is_s3,
+    knows_suffix_ranges,
+    range_getter,
+    reads_at_once,
+)
 from dataselect.io.lean_s3 import LeanS3, lean_s3
 from dataselect.io.store import Entry, explained
 
 TRIES = 5
 """Of a request that fails for a passing reason."""
 _FIRST_WAIT_S = 0.5  # then twice as long each time, and half as long to half as long again: 7.5 s in all
-_S3_ATTEMPTS = 3  # botocore's own within each try, so that a page of a long listing does not start it again
-_S3 = ("s3://", "s3a://")
+_LONG_S = 20.0  # a store's package that has repeated it for so long is believed
 _SPOOL_BYTES = 16 << 20  # a commit up to this size waits in memory and is one put, a larger one in a file
 _PART_BYTES = 16 << 20  # of a multipart upload, which has at most 10,000 of them: 156 GiB
 
@@ -47,7 +56,7 @@ class FsspecStore:
         self.url = url.rstrip("/")
         self._fs, self._root = file_system(self.url)
         bucket, _, self._prefix = self._root.partition("/")
-        self._lean = lean_s3(self._fs, bucket) if self.url.startswith(_S3) else None
+        self._lean = lean_s3(self._fs, bucket) if is_s3(self._fs) else None
 
     def _key(self, name: str) -> str:
         return f"{self._prefix}/{name}" if self._prefix else name
@@ -59,21 +68,25 @@ class FsspecStore:
         return patiently(f"{self.url}/{name}", lambda: request(*args, **options))
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
-        self._fs.invalidate_cache()
+        forget(self._fs)
         try:
             found = self._do(prefix, self._fs.find, self._path(prefix), detail=True)
         except FileNotFoundError:
             return
-        for path, info in found.items():
-            name = path[len(self._root) :].lstrip("/")
-            yield Entry(name, int(info["size"]), fsspec_version(info))
+        for path, info in dict(found).items():  # adlfs answers [] for none
+            yield self._entry(path[len(self._root) :].lstrip("/"), info)
 
     def stat(self, name: str) -> Entry | None:
-        self._fs.invalidate_cache()
         try:
-            return self._head(name) or _entry(name, self._do(name, self._fs.info, self._path(name)))
+            if head := self._head(name):
+                return head
+            info = self._do(name, describe, self._fs, self._path(name))
         except FileNotFoundError:
             return None
+        return self._entry(name, info) if info["type"] == "file" else None
+
+    def _entry(self, name: str, info: dict[str, Any]) -> Entry:
+        return Entry(name, file_size(f"{self.url}/{name}", info), fsspec_version(info))
 
     def _head(self, name: str) -> Entry | None:
         """By a lean request; None where there is no such client."""
@@ -81,6 +94,8 @@ class FsspecStore:
         return None if head is None else Entry(name, head.size, head.etag)
 
     def exists(self, name: str) -> bool:
+        if not knows_suffix_ranges(self._fs):
+            return self.stat(name) is not None
         try:
             return self.read(name, -1) is not None
         except FileNotFoundError:
@@ -90,9 +105,12 @@ class FsspecStore:
         return self.opened(name)[1]
 
     def opened(self, name: str) -> tuple[Entry, BinaryIO]:
-        if (entry := self._head(name)) is None:
-            return self._opened(name)
-        return entry, cast("BinaryIO", RangeReader(self._lean_fetch(entry), entry.size))
+        if entry := self._head(name):
+            return entry, cast("BinaryIO", RangeReader(self._lean_fetch(entry), entry.size))
+        if is_s3(self._fs):
+            return self._opened_s3(name)
+        entry, fetch = self._ranges(name)
+        return entry, cast("BinaryIO", RangeReader(fetch, entry.size, lambda: self._check_unchanged(entry)))
 
     def _lean_fetch(self, entry: Entry) -> Callable[[int, int], Buffer]:
         lean, key = cast("LeanS3", self._lean), self._key(entry.name)
@@ -101,7 +119,7 @@ class FsspecStore:
             data = lean.get(key, start, stop, entry.version)
             if data is not None and len(data) == stop - start:
                 return data
-            now, reader = self._opened(entry.name)
+            now, reader = self._opened_s3(entry.name)
             if now.version != entry.version:
                 raise StoreError(f"{self.url}/{entry.name}: {_REPLACED}")
             with reader:
@@ -110,24 +128,35 @@ class FsspecStore:
 
         return fetch
 
-    def _opened(self, name: str) -> tuple[Entry, BinaryIO]:
-        self._fs.invalidate_cache()
-        url, path = f"{self.url}/{name}", self._path(name)
-        # Buffered files of fsspec ask for the version that they were opened at (S3: If-Match), by one
-        # request; their caches hold 50 MB, so only their ranges are used.
-        file = patiently(url, lambda: self._fs.open(path, "rb", cache_type="none"))
-        entry = _entry(name, getattr(file, "details", None) or self._fs.info(path))
+    def _opened_s3(self, name: str) -> tuple[Entry, BinaryIO]:
+        """Its ranges ask for the version that it was opened at (If-Match)."""
+        forget(self._fs)
+        file = self._do(name, self._fs.open, self._path(name), "rb", cache_type="none")
+        entry = self._entry(name, file.details)
+        return entry, cast("BinaryIO", RangeReader(self._fetch(name, file._fetch_range), entry.size))  # noqa: SLF001
+
+    def _ranges(self, name: str) -> tuple[Entry, Callable[[int, int], bytes]]:
+        entry = self.stat(name)
         if entry is None:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), url)
-        get = getattr(file, "_fetch_range", None) or (
-            lambda start, stop: self._fs.cat_file(path, start=start, end=stop)
-        )
-        fetch = lambda start, stop: patiently(url, lambda: _whole(get(start, stop), stop - start))  # noqa: E731
-        return entry, cast("BinaryIO", RangeReader(fetch, entry.size))
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), f"{self.url}/{name}")
+        return entry, self._fetch(name, range_getter(self._fs, self._path(name), entry.size))
+
+    def _fetch(self, name: str, get: Callable[[int, int], bytes]) -> Callable[[int, int], bytes]:
+        return lambda start, stop: self._do(name, lambda: _whole(get(start, stop), stop - start))
+
+    def _check_unchanged(self, entry: Entry) -> None:
+        """StoreError where the file is another one now: its ranges may be of both."""
+        now = self.stat(entry.name)
+        if now is None or not entry.is_like(now):
+            raise StoreError(f"{self.url}/{entry.name}: {_REPLACED}")
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
-        self._fs.invalidate_cache()
-        path = self._path(name)
+        if not reads_at_once(self._fs, start, stop):
+            entry, fetch = self._ranges(name)
+            start = max(0, entry.size + start) if start < 0 else start
+            stop = entry.size if stop is None else min(stop, entry.size)
+            return fetch(start, stop) if start < stop else b""
+        forget(self._fs)
 
         def get() -> bytes:
             if self._lean is not None:
@@ -135,23 +164,35 @@ class FsspecStore:
                 if data is not None and (stop is None or len(data) == stop - start):
                     return bytes(data)
             try:
-                data = self._fs.cat_file(path, start=start, end=stop)
-            except OSError as error:
+                data = bytes(self._fs.cat_file(self._path(name), start=start, end=stop))
+            except Exception as error:
                 if _status(error) == 416:  # a range of an empty object
                     return b""
                 raise
-            return _whole(data, stop - start) if stop is not None else cast("bytes", data)
+            # Some emulators of GCS send all of a file whose end is asked for.
+            return _whole(data, stop - start) if stop is not None else data[min(start, 0) :]
 
-        return bytes(self._do(name, get))
+        return self._do(name, get)
 
     @contextmanager
     def commit(self, name: str) -> Iterator[BinaryIO]:
         # Spooled, because not every file system can discard what is written (memory:// can't), and so that
         # an upload that fails can begin again.
         url = f"{self.url}/{name}"
-        with explained(url), tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as spool:
+        with self._writing(name), tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as spool:
             yield cast("BinaryIO", spool)
-            patiently(url, lambda: self._put(name, cast("BinaryIO", spool)))
+            patiently(url, lambda: self._put(name, cast("BinaryIO", spool)), at_least=3)
+
+    @contextmanager
+    def _writing(self, name: str) -> Iterator[None]:
+        url = f"{self.url}/{name}"
+        try:
+            with explained(url):
+                yield
+        except DataselectError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                raise StoreError(f"{url}: cannot write: there is no such bucket or container") from error
+            raise
 
     def _put(self, name: str, spool: BinaryIO) -> None:
         n_bytes = spool.seek(0, 2)
@@ -171,7 +212,7 @@ class FsspecStore:
             raise
 
     def put_new(self, name: str, data: bytes) -> bool:
-        with explained(f"{self.url}/{name}"):
+        with self._writing(name):
             try:
                 self._do(name, self._fs.pipe_file, self._path(name), data, mode="create")
             except FileExistsError:
@@ -197,29 +238,6 @@ class FsspecStore:
         return None
 
 
-def file_system(url: str) -> tuple[Any, str]:
-    """(fsspec file system, path in it); RecipeError where the protocol is unknown or its package missing."""
-    import fsspec
-
-    protocol = url.split("://", 1)[0]
-    options: dict[str, Any] = {}
-    if url.startswith(_S3):
-        config = dict(fsspec.config.conf.get(protocol, {}).get("config_kwargs", {}))
-        if "AWS_MAX_ATTEMPTS" not in os.environ:
-            config.setdefault("retries", {"total_max_attempts": _S3_ATTEMPTS})
-        options = {"use_listings_cache": False, "config_kwargs": config}
-    try:
-        fs, path = fsspec.core.url_to_fs(url, **options)
-    except ImportError as error:
-        hint = "; pip install 'dataselect[s3]'" if url.startswith(_S3) else f"; {error}"
-        raise RecipeError(f"{url}: the package for {protocol}:// is missing{hint}") from None
-    except ValueError as error:
-        raise RecipeError(f"{url}: {error}") from None
-    if options:
-        fs.retries = 1  # s3fs would repeat botocore's tries, and we its
-    return fs, str(path)
-
-
 # Requests that fail ----------------------------------------------------------------------------------------
 
 _PASSING = {
@@ -228,46 +246,58 @@ _PASSING = {
     "ResponseParserError",
     "IncompleteReadError",
     "ClientError",  # aiohttp; botocore's has a status
-    "TransportError",  # httpx
+    "TransportError",  # httpx, google.auth
     "RequestException",  # requests
     "ServiceRequestError",  # azure
     "ServiceResponseError",
+    "ChecksumError",  # gcsfs
 }
 _LACKS_RIGHTS = {
     "NoCredentialsError",
     "PartialCredentialsError",
     "CredentialRetrievalError",
     "TokenRetrievalError",
+    "DefaultCredentialsError",  # google.auth
+    "RefreshError",
+    "ClientAuthenticationError",  # azure
+    "LocalTokenNotFoundError",  # huggingface_hub
 }
-_REPLACED = "it was replaced while it was read; run the same command again"
 _ANSWERS = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError)
+_REPLACED = "it was replaced while it was read; run the same command again"
 
 
-def patiently(url: str, request: Callable[[], T]) -> T:
+def patiently(url: str, request: Callable[[], T], at_least: int = 1) -> T:
     """The request's result; it is repeated, after longer and longer waits, while a failure may pass.
 
     Passing: throttled (429, 503 SlowDown), any other 5xx, no connection, one that broke, a body cut short.
     Raises StoreError where it fails for good; answers like FileNotFoundError and errors of this machine's
-    own (a full disk) are left as they are.
+    own (a full disk) are left as they are. at_least: tries of what may take long by itself.
     """
-    tries = 1
+    tries, started = 1, time.monotonic()
     while True:
         try:
             return request()
-        except _ANSWERS:
-            raise
         except Exception as error:
-            why = _reason(error)
+            why = None if _is_answer(error) else _reason(error)
             if why is None:
                 raise
             if not _passes(error):
                 raise StoreError(f"{url}: {why}") from error
-            if tries == TRIES:
+            if tries == TRIES or (tries >= at_least and time.monotonic() - started > _LONG_S):
+                after = f", after {tries} tries" if tries > 1 else ""
                 raise StoreError(
-                    f"{url}: {why}, after {TRIES} tries; run the same command again, it goes on from there"
+                    f"{url}: {why}{after}; run the same command again, it goes on from there"
                 ) from error
         time.sleep(_FIRST_WAIT_S * 2 ** (tries - 1) * random.uniform(0.5, 1.5))
         tries += 1
+
+
+def _is_answer(error: Exception) -> bool:
+    """Whether it says how things are. To fsspec's HTTP all that fails is "not found", with the true cause."""
+    if not isinstance(error, _ANSWERS):
+        return False
+    known = _status(error) in (None, 401, 404, 409, 412)
+    return error.__cause__ is None or (known and not _passes(error))
 
 
 class _CutShort(EOFError):
@@ -277,6 +307,8 @@ class _CutShort(EOFError):
 def _whole(data: bytes, n_bytes: int) -> bytes:
     if len(data) < n_bytes:
         raise _CutShort(f"the answer was cut short ({len(data)} of {n_bytes} bytes)")
+    if len(data) > n_bytes:
+        raise ValueError("the server sends whole files where ranges are asked for; download it")
     return data
 
 
@@ -294,6 +326,8 @@ def _status(error: BaseException) -> int | None:
         response = getattr(cause, "response", None)
         if isinstance(response, dict):
             return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0) or None
+        if type(cause) is OSError and str(cause).startswith("Forbidden"):  # gcsfs
+            return 403
         for holder, field in (
             (response, "status_code"),
             (cause, "status"),
@@ -321,6 +355,8 @@ def _passes(error: BaseException) -> bool:
 def _reason(error: BaseException) -> str | None:
     """What went wrong, for a person; None where it is no answer (or silence) of the store."""
     status, kinds = _status(error), _kinds(error)
+    told = (error.__cause__ or error) if isinstance(error, _ANSWERS) else error
+    text = " ".join(str(told).split()).split(" RequestId:")[0][:300]  # Azure's goes on for lines
     if "FileExpired" in kinds or status == 412:
         return _REPLACED
     if (
@@ -328,12 +364,13 @@ def _reason(error: BaseException) -> str | None:
         or kinds & _LACKS_RIGHTS
         or (isinstance(error, PermissionError) and not error.filename)
     ):
-        return "access denied; check the credentials in the environment and what they allow"
-    text = " ".join(str(error).split())[:300]
+        return f"access denied; check the credentials in the environment and what they allow ({text})"
     if status is not None:
         return f"the store answered {status} ({text})"
     if _passes(error):
         return f"the store can't be reached or broke off ({text or type(error).__name__})"
+    if isinstance(error, (ValueError, NotImplementedError)):  # what its package makes of an odd request
+        return text or "the store does not know how to do this"
     return None
 
 
@@ -365,12 +402,15 @@ class RangeReader(io.RawIOBase):
 
     fetch   bytes [start, stop) of the file, all of them; from any thread
     size    bytes
+    check   called at the end of `with`, if anything was read: raises where the file was replaced
     Reads of several places at a time have a window each, as the columns of a Parquet file need. Memory:
     at most about 64 MB, 8 MB for one that reads from the start to the end.
     """
 
-    def __init__(self, fetch: Callable[[int, int], Buffer], size: int) -> None:
-        self._fetch, self._size = fetch, size
+    def __init__(
+        self, fetch: Callable[[int, int], Buffer], size: int, check: Callable[[], None] | None = None
+    ) -> None:
+        self._fetch, self._size, self._check = fetch, size, check
         self._at = 0
         self._windows: list[_Window] = []  # the one used last comes first
 
@@ -423,6 +463,13 @@ class RangeReader(io.RawIOBase):
         self._windows.clear()
         super().close()
 
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        was_read = bool(self._windows)
+        self.close()
+        # Not for who stops reading, nor in `close`: finalizers call it, when no request comes back any more.
+        if was_read and self._check is not None and kind is not GeneratorExit:
+            self._check()
+
     def _window(self, at: int, wanted: int) -> _Window:
         """One that holds byte `at`; `wanted` bytes will be read from there."""
         for window in self._windows:
@@ -461,18 +508,3 @@ class RangeReader(io.RawIOBase):
 def _pool(_pid: int) -> ThreadPoolExecutor:
     """Threads that fetch ahead; a forked process gets its own."""
     return ThreadPoolExecutor(_WINDOWS, thread_name_prefix="read-ahead")
-
-
-def _entry(name: str, info: dict[str, Any]) -> Entry | None:
-    return Entry(name, int(info["size"]), fsspec_version(info)) if info["type"] == "file" else None
-
-
-def fsspec_version(info: dict[str, object]) -> str:
-    """What changes with the content, from fsspec's description of a file; '' where there is nothing."""
-    for field in ("ETag", "etag", "version_id", "md5Hash", "LastModified", "mtime", "created"):
-        value = info.get(field)
-        if isinstance(value, datetime):  # some file systems list numbers and stat dates
-            value = value.timestamp()
-        if value:
-            return str(value)
-    return ""

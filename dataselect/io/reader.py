@@ -52,7 +52,7 @@ class ShardSource:
 
     def open(self) -> BinaryIO:
         """A seekable reader; BadShard where the shard vanished or changed."""
-        from dataselect.io.store import store_at
+        from dataselect.io.store import Entry, store_at
 
         folder, _, name = self._shard.url.rpartition("/")
         try:
@@ -61,7 +61,7 @@ class ShardSource:
             raise BadShard(f"{self.name}: the shard vanished during the run ({self._shard.url})") from None
         except OSError as error:
             raise BadShard(f"{self.name}: cannot open the shard: {error.strerror}") from error
-        if (entry.size, entry.version) != (self._shard.size, self._shard.version):
+        if not entry.is_like(Entry(name, self._shard.size, self._shard.version)):
             file.close()
             raise BadShard(f"{self.name}: the shard changed during the run; run the same command again")
         return file

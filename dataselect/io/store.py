@@ -38,7 +38,13 @@ class Entry:
     size: int
     """Bytes."""
     version: str
-    """Modification time in ns or ETag."""
+    """Modification time in ns, ETag, or what else changes with the content. Where a store tells nothing of
+    the kind it is '?' and a random number, so that nothing made of the file is taken for current later."""
+
+    def is_like(self, other: Entry) -> bool:
+        """Whether the other is the same file, unchanged, as far as the store tells."""
+        unknown = self.version[:1] == other.version[:1] == "?"
+        return self.size == other.size and (unknown or self.version == other.version)
 
 
 class Store(Protocol):

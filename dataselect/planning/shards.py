@@ -62,16 +62,31 @@ def _local(pattern: str, root: str) -> Iterator[Shard]:
 
 
 def _remote(pattern: str, root: str) -> Iterator[Shard]:
-    from dataselect.io.object_store import file_system, fsspec_version, patiently
+    from dataselect.io.file_systems import describe, file_size, file_system, fsspec_version
+    from dataselect.io.object_store import patiently
 
     fs, path = file_system(pattern)
-    scheme = pattern.split("://", 1)[0]
-    for name, info in patiently(pattern, lambda: fs.glob(path, detail=True)).items():
-        url = f"{scheme}://{name.lstrip('/')}"
+    fs.invalidate_cache()  # of an earlier run of this process
+    folder = _fixed_folder(pattern)
+    base = file_system(folder)[1].rstrip("/")
+    # fsspec's web servers have no file where they are down; asked for one, they say so.
+    many = glob.has_magic(path)
+    try:
+        found = patiently(pattern, lambda: fs.glob(path, detail=True) if many else {path: describe(fs, path)})
+    except FileNotFoundError as error:
+        if "hf" in fs.protocol and error.__cause__ is not None:  # no such repository, or not for this token
+            raise RecipeError(f"input.shards: no file matches {pattern}: {error}") from None
+        return
+    # A web server's list of links tells no sizes.
+    unsized = [name for name, info in found.items() if info["type"] == "file" and info.get("size") is None]
+    asked = each(lambda name: patiently(name, lambda: describe(fs, name)), unsized, far=True)
+    for name, info in (found | dict(zip(unsized, asked, strict=True))).items():
+        # What stands before the path (an account, a host) is not in fsspec's names.
+        url = folder.rstrip("/") + name.rstrip("/").removeprefix(base)
         if info["type"] == "directory":
-            yield from saved_shards(url.rstrip("/"), root, recursive="**" in pattern)
+            yield from saved_shards(url, root, recursive="**" in pattern)
         elif info["type"] == "file" and not is_beside(url):
-            yield Shard(os.path.relpath(url, root), url, int(info["size"]), fsspec_version(info))
+            yield Shard(os.path.relpath(url, root), url, file_size(url, info), fsspec_version(info))
 
 
 def _fixed_folder(pattern: str) -> str:

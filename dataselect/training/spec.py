@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -177,6 +178,10 @@ def _check_numbers(spec: TrainSpec) -> None:
 
 def _check_out(spec: TrainSpec) -> None:
     wanted = ".ftz" if spec.quantize else ".bin"
+    if re.match(r"[a-z0-9+]+:/", str(spec.out)):  # a Path has lost one of two slashes
+        raise RecipeError(
+            f"--out: {spec.out}: a model is made on this machine's disk; name a file there, and copy it"
+        )
     if spec.out.is_dir():
         raise RecipeError(f"--out: {spec.out} is a folder; name a file that ends with {wanted}")
     if spec.out.suffix != wanted:
