@@ -99,6 +99,9 @@ _REASONS = {
 }
 
 
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}
+
+
 @contextmanager
 def explained(path: str) -> Iterator[None]:
     """Turn an OSError on writing `path` into one sentence."""
@@ -179,13 +182,29 @@ class LocalStore:
 
     def put_new(self, name: str, data: bytes) -> bool:
         path = self.root / name
+        temporary = path.parent / temporary_name()
         with explained(str(path)):
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                with open(path, "xb") as file:
-                    file.write(data)
+                temporary.write_bytes(data)
+                os.link(temporary, path)  # whole or not at all, which "x" is not
             except FileExistsError:
                 return False
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                return self._put_new_unlinked(path, data)
+            finally:
+                temporary.unlink(missing_ok=True)
+        return True
+
+    def _put_new_unlinked(self, path: Path, data: bytes) -> bool:
+        """Where the file system has no hard links: another may see it before it is filled."""
+        try:
+            with open(path, "xb") as file:
+                file.write(data)
+        except FileExistsError:
+            return False
         return True
 
     def delete(self, name: str) -> None:
