@@ -13,7 +13,7 @@ import pytest
 
 import dataselect
 from dataselect.core.errors import BadShard, DataselectError, RecipeError, StoreError
-from dataselect.io import local_copies, object_store
+from dataselect.io import local_copies, patience
 from dataselect.io.reader import ShardSource
 from dataselect.io.store import store_at
 from dataselect.planning.shards import list_shards
@@ -22,7 +22,7 @@ from dataselect.planning.shards import list_shards
 @pytest.fixture
 def hub(monkeypatch):
     """A hub and web server, where hf:// leads, with short waits."""
-    monkeypatch.setattr(object_store, "_FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr(patience, "_FIRST_WAIT_S", 0.001)
     monkeypatch.setenv("HF_TOKEN", "secret")
     with hub_server.serving() as server:
         monkeypatch.setitem(fsspec.config.conf, "hf", {"endpoint": server.url})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dataselect.core.errors import StoreError
-from dataselect.io import lean_s3, object_store
+from dataselect.io import lean_s3, patience
 from dataselect.io.store import store_at
 
 obstore = pytest.importorskip("obstore", reason="needs the extra: pip install 'dataselect[s3]'")
@@ -16,7 +16,7 @@ NAME = "pat[1]*?/x#%41 ü.y"
 
 @pytest.fixture
 def store(s3, monkeypatch):
-    monkeypatch.setattr(object_store, "_FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr(patience, "_FIRST_WAIT_S", 0.001)
     lean_s3._clients.clear()
     store = store_at(f"{s3.url}/root")
     store._fs.pipe_file(store._path(NAME), DATA)

@@ -22,8 +22,9 @@ import pytest
 import dataselect
 from dataselect.core.errors import Locked, RecipeError, StoreError
 from dataselect.engine import shared
-from dataselect.io import local_copies, object_lock, object_store
-from dataselect.io.object_store import RangeReader, patiently
+from dataselect.io import file_systems, local_copies, object_lock, patience, range_reader
+from dataselect.io.patience import patiently
+from dataselect.io.range_reader import RangeReader
 from dataselect.io.store import each, store_at
 from dataselect.planning.shards import cut_pieces, list_shards
 
@@ -31,7 +32,7 @@ from dataselect.planning.shards import cut_pieces, list_shards
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch):
     """In this process; in workers botocore's own tries suffice."""
-    monkeypatch.setattr(object_store, "_FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr(patience, "_FIRST_WAIT_S", 0.001)
 
 
 # Reading ranges ----------------------------------------------------------------------------------------
@@ -40,8 +41,8 @@ def short_waits(monkeypatch):
 @pytest.fixture
 def ranged(monkeypatch):
     """A file of 10,000 bytes, its reader with small windows, and the ranges that were fetched."""
-    monkeypatch.setattr(object_store, "_FIRST_BYTES", 100)
-    monkeypatch.setattr(object_store, "_MOST_BYTES", 1000)
+    monkeypatch.setattr(range_reader, "_FIRST_BYTES", 100)
+    monkeypatch.setattr(range_reader, "_MOST_BYTES", 1000)
     data, fetched = random.Random(1).randbytes(10_000), []
 
     def fetch(start, stop):
@@ -91,7 +92,7 @@ def test_a_walk_over_heads_of_blocks_reads_forward(ranged):
 
 
 def test_what_fails_ahead_of_the_reader_is_raised_where_it_is_read(monkeypatch):
-    monkeypatch.setattr(object_store, "_FIRST_BYTES", 10)
+    monkeypatch.setattr(range_reader, "_FIRST_BYTES", 10)
 
     def fetch(start, stop):
         if stop > 30:
@@ -162,7 +163,7 @@ def failing(error, times):
     ],
 )
 def test_a_request_is_repeated_until_it_succeeds(error):
-    assert patiently("s3://b/x", failing(error, object_store.TRIES - 1)[0]) == "answer"
+    assert patiently("s3://b/x", failing(error, patience.TRIES - 1)[0]) == "answer"
 
 
 def test_a_request_that_goes_on_failing_fails_by_name_in_one_sentence():
@@ -176,7 +177,7 @@ def test_a_request_that_goes_on_failing_fails_by_name_in_one_sentence():
 
 
 def test_what_its_package_repeated_for_long_is_not_repeated_unless_it_is_a_commit(monkeypatch):
-    monkeypatch.setattr(object_store, "_LONG_S", -1.0)
+    monkeypatch.setattr(patience, "_LONG_S", -1.0)
     for at_least in (1, 3):
         request, left = failing(Busy("code"), 99)
         with pytest.raises(StoreError, match="the store answered 503"):
@@ -224,12 +225,12 @@ def test_a_protocol_that_is_unknown_or_not_installed_is_one_sentence(monkeypatch
 def test_an_endpoint_that_is_not_there_fails_by_name(s3, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    object_store.file_system("s3://")[0].clear_instance_cache()
+    file_systems.file_system("s3://")[0].clear_instance_cache()
     with pytest.raises(
         StoreError, match=r"^s3://b/x: the store can't be reached or broke off .*, after 5 tries"
     ):
         store_at("s3://b").read("x")
-    object_store.file_system("s3://")[0].clear_instance_cache()
+    file_systems.file_system("s3://")[0].clear_instance_cache()
 
 
 # Locks -------------------------------------------------------------------------------------------------

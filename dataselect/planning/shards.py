@@ -63,7 +63,7 @@ def _local(pattern: str, root: str) -> Iterator[Shard]:
 
 def _remote(pattern: str, root: str) -> Iterator[Shard]:
     from dataselect.io.file_systems import describe, file_size, file_system, fsspec_version
-    from dataselect.io.object_store import patiently
+    from dataselect.io.patience import patiently
 
     fs, path = file_system(pattern)
     fs.invalidate_cache()  # of an earlier run of this process
