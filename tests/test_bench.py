@@ -156,8 +156,7 @@ def test_cases_elsewhere_are_the_recipe_with_another_engine_or_other_places(tmp_
     assert {(r["of"], r.get("bar"), *r["rounds"]) for r in ratios} == {
         (own.ON_STORE, 0.7, 0.5),
         (f"{own.ON_STORE}, wall", None, 0.5),
-        (own.ON_RAY, 0.8, 1.0),
-        (f"{own.ON_RAY}, wall", None, 1.0),
+        (f"{own.ON_RAY}, wall", 0.8, 1.0),
     }
     monkeypatch.setattr(own, "missing", lambda case: ["ray"])
     assert own.elsewhere_cases(TEXT, [], None) == []

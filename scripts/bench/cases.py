@@ -138,7 +138,7 @@ def recipe_case(
         cpus,
         how.floor or FLOOR[text.kind],
         env=store.env if store else own_env(),
-        by_wall=name in WORKERS,
+        by_wall=name in WORKERS or how.engine == "ray",  # which waits for no worker: their CPU time is lost
         clean=lambda folder: store.drop(place(folder)) if store else None,
     )
 

@@ -88,11 +88,14 @@ def all_ratios(
         for case in cases
         if case.floor and case.floor in figures and not case.by_wall
     ]
-    for name, bar in BARS.items():
-        for same in (one for one in list(found) if one["of"] == name):
-            same["bar"] = bar
-            wall = ratio(name, same["to"], "mb_per_wall_s")
-            found.append({**wall, "of": f"{name}, wall", "to": f"{same['to']}, wall"})
+    for case in cases:
+        if case.name in BARS and case.floor and case.floor in figures:
+            wall = ratio(case.name, case.floor, "mb_per_wall_s")
+            wall |= {"of": f"{case.name}, wall", "to": f"{case.floor}, wall"}
+            found.append(wall)
+            (wall if case.by_wall else next(r for r in found if r["of"] == case.name))["bar"] = BARS[
+                case.name
+            ]
     for peer in cases:
         found += [ratio(ours, peer.name) for ours in peer.against if ours in figures]
     package = figures.get(PACKAGE, {}).get("alone_mb_per_cpu_s")
