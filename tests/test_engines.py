@@ -173,11 +173,11 @@ def check_finished(process, said):
 
 def test_workers_that_join_share_the_tasks_and_one_publishes(project, joined):
     with start_worker(joined) as first, start_worker(joined) as second:
-        corpora.wait_until(lambda: len(claims(joined)) == 2, 60)
+        corpora.wait_until(lambda: len(claims(joined)) == 2, 120)
         leave(project)
         with locked(joined.output):  # so that both want to publish at once
-            corpora.wait_until(lambda: not list(joined.work.list("claims")), 60)
-        outs = [corpora.finish(process)[0] for process in (first, second)]
+            corpora.wait_until(lambda: not list(joined.work.list("claims")), 120)
+        outs = [corpora.finish(process, 120)[0] for process in (first, second)]
     assert first.returncode == second.returncode == 0
     assert sum("published generation" in out for out in outs) == 1
     assert sum("is up to date" in out for out in outs) == 1
