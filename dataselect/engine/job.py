@@ -17,7 +17,7 @@ from dataselect.core.errors import DataselectError, TornArtifact
 from dataselect.io.bundle import Bundle, BundleWriter
 from dataselect.io.local_copies import forget, local_copy
 from dataselect.io.reader import ReadSpec
-from dataselect.io.store import LocalStore, Store, is_far, store_at
+from dataselect.io.store import Entry, LocalStore, Store, is_far, store_at
 from dataselect.stages import load
 from dataselect.stages.base import Model, Stage
 
@@ -100,7 +100,8 @@ class Context:
     report: Callable[[int, int], None] = field(default=lambda n_docs, n_bytes: None)
     """Called with documents and text bytes done since the last call."""
     _models: dict[str, Model] = field(default_factory=dict)
-    _bundles: OrderedDict[str, Bundle] = field(default_factory=OrderedDict)
+    _bundles: OrderedDict[str, tuple[Bundle, Entry | None]] = field(default_factory=OrderedDict)
+    """Open ones, with the file that each was on a disk."""
 
     @cached_property
     def stages(self) -> list[Stage]:
@@ -125,22 +126,26 @@ class Context:
     def bundle(self, name: str) -> Bundle:
         """An artifact of the work store; the ones used last stay open.
 
-        A barrier's artifact is asked for again with every segment, and its index is as long as their list. On
-        an object store they stay for the next tasks, which ask for the same small ones.
+        A barrier's artifact is asked for again with every segment and by every task, and its index is as long
+        as the list of segments: parsing it takes 1 us for each of them.
         """
         if name in self._bundles:
             self._bundles.move_to_end(name)
-            return self._bundles[name]
-        bundle = self._bundles[name] = Bundle(self.work, name)
+            return self._bundles[name][0]
+        entry = None if is_far(self.work) else self.work.stat(name)
+        bundle = Bundle(self.work, name)
+        self._bundles[name] = bundle, entry
         most = _OPEN_FAR if is_far(self.work) else _OPEN
         while len(self._bundles) > most:
             self._bundles.popitem(last=False)
         return bundle
 
     def begin(self) -> None:
-        """A task begins: mapped artifacts are opened anew, because a damaged one may have been replaced."""
+        """A task begins: a damaged artifact may have been replaced since, and is opened anew."""
         if not is_far(self.work):
-            self._bundles.clear()
+            stale = [name for name, (_, entry) in self._bundles.items() if self.work.stat(name) != entry]
+            for name in stale:
+                del self._bundles[name]
 
     def failed(self) -> None:
         """A task failed, perhaps by a damaged artifact: what was kept of any is forgotten."""
