@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -71,6 +72,20 @@ def s3(s3_endpoint):
         url=f"s3://{bucket}", log=lambda: ask("log"), faults=lambda every: ask(f"faults?every={every}")
     )
     ask("faults?every=0")
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A Ray cluster of processes: a head without cores for tasks, and two nodes with one each."""
+    pytest.importorskip("ray", reason="the Ray engine needs the extra: pip install 'dataselect[ray]'")
+    from ray.cluster_utils import Cluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]), prepend=os.pathsep)
+        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        made.nodes = [made.add_node(num_cpus=1) for _ in range(2)]
+        yield made
+        made.shutdown()
 
 
 @pytest.fixture

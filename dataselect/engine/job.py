@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dataselect.core.clock import Clock
-from dataselect.core.errors import DataselectError, TornArtifact
+from dataselect.core.errors import TornArtifact
 from dataselect.io.bundle import Bundle, BundleWriter
 from dataselect.io.local_copies import forget, local_copy
 from dataselect.io.reader import ReadSpec
@@ -32,15 +32,16 @@ class StageCall:
     use: str
     params: dict[str, Any]
     folder: str
-    source_digest: str | None
-    """Of a stage of the user's own, as it was planned."""
+    source: bytes | None
+    """Of a stage of the user's own: the file as it was planned, which other machines may not see."""
+
+    def load(self) -> type[Stage]:
+        """The stage's class."""
+        return load(self.use, Path(self.folder), self.source)
 
     def make(self) -> Stage:
-        """The stage; DataselectError where its file was edited since: its artifacts' names would lie."""
-        cls = load(self.use, Path(self.folder))
-        if cls.source_digest() != self.source_digest:
-            raise DataselectError(f"{self.use}: edited during the run; run the same command again")
-        return cls.model_validate(self.params)
+        """The stage."""
+        return self.load().model_validate(self.params)
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class Job:
 
     def kernels(self) -> list[str]:
         """Kernel modules that the recipe's stages need besides those that every run loads."""
-        return sorted({name for call in self.stages for name in load(call.use, Path(call.folder)).kernels})
+        return sorted({name for call in self.stages for name in call.load().kernels})
 
 
 @dataclass
