@@ -126,7 +126,9 @@ def _ask(ray: Any, node: str, shipped: Shipped, files: Sequence[tuple[str, str]]
 def _answer(ray: Any, reference: Any) -> str | None:
     """The complaint with the node's name; None where there is none, or the node is gone meanwhile."""
     try:
-        host, complaint = ray.get(reference)
+        host, complaint = ray.get(reference, timeout=PATIENCE_S)
+    except ray.exceptions.GetTimeoutError:
+        raise DataselectError("--engine ray: a node of the cluster starts no worker process") from None
     except ray.exceptions.RayTaskError as error:
         return f"can't run tasks: {str(error).strip().splitlines()[-1]}"
     except ray.exceptions.RayError:
