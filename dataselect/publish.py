@@ -13,7 +13,6 @@ import contextlib
 import fcntl
 import json
 import os
-import platform
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,6 +22,7 @@ from typing import Any
 from dataselect import __version__, card
 from dataselect.core.errors import DataselectError, Locked, RecipeError, TornArtifact
 from dataselect.core.fingerprint import fingerprint
+from dataselect.core.versions import versions
 from dataselect.engine.write import WRITTEN, record_name
 from dataselect.io.object_lock import object_lock
 from dataselect.io.store import LocalStore, Store, each, explained, is_far, temporary_name
@@ -253,18 +253,3 @@ def live_shards(output: Store, kind: str = "shards") -> list[str]:
         raise DataselectError(f"{output.url}: nothing is published here")
     files = [entry["files"].get(kind) for entry in _entries(manifest)]
     return [f"{manifest['generation']}/{f['name']}" for f in files if f]
-
-
-def versions() -> dict[str, str]:
-    """What the output's bytes may depend on."""
-    import numpy as np
-    import pyarrow as pa
-    import zstandard
-
-    return {
-        "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.machine()}",
-        "numpy": np.__version__,
-        "pyarrow": pa.__version__,
-        "zstandard": zstandard.__version__,
-    }

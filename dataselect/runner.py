@@ -148,7 +148,7 @@ def run(
 def _make_engine(name: str, workers: int | None, address: str | None, prepared: Prepared) -> Engine:
     job = prepared.inputs.job
     if name == "ray":
-        return RayEngine(job, workers, address)
+        return RayEngine(job, workers, address, _files_of_nodes(prepared.inputs))
     if name == "shared":
         return SharedEngine(job, workers or default_workers(), _run_key(prepared))
     return LocalEngine(job, workers or default_workers())
@@ -160,6 +160,16 @@ def _run_key(prepared: Prepared) -> str:
     decides = [stage.decide_fingerprint() for stage in inputs.stages]
     job = asdict(replace(inputs.job, stages=()))
     return fingerprint(inputs.stage_fingerprints, decides, job, live and live["generation"])
+
+
+def _files_of_nodes(inputs: Inputs) -> list[tuple[str, str]]:
+    """What tasks read besides the work folder, one shard of each kind: what people call it, path or URL."""
+    urls = [("input.shards", piece.shards[0].url) for piece in inputs.pieces[:1]]
+    for parts in inputs.against.values():
+        urls += [("against", p.place if p.piece is None else p.piece.shards[0].url) for p in parts[:1]]
+    for stage in inputs.stages:
+        urls += [(f"{stage.use}: {place}", path) for place, path in stage.file_fields().items()]
+    return [(f"{what}: {url}", url) for what, url in urls]
 
 
 def _run_once(
@@ -319,7 +329,10 @@ def _prepare(recipe: Recipe, *, sample: float | None, rehash: bool) -> Prepared:
     inputs = Inputs(
         job=_job(recipe, stages, share),
         stages=stages,
-        stage_fingerprints=[s.compute_fingerprint(f) for s, f in zip(stages, files, strict=True)],
+        stage_fingerprints=[
+            s.compute_fingerprint({name: digest for name, (digest, _) in of.items()})
+            for s, of in zip(stages, files, strict=True)
+        ],
         reads=plan_reads(stages, frozenset(i for i in given if isinstance(stages[i], FittedStage))),
         given_models=given,
         pieces=pieces,
@@ -327,6 +340,7 @@ def _prepare(recipe: Recipe, *, sample: float | None, rehash: bool) -> Prepared:
         bad_rows_allowed=recipe.input.bad_rows_allowed,
         rehash=rehash,
         memory_bytes=recipe.memory,
+        file_bytes=[sum(n_bytes for _, n_bytes in of.values()) for of in files],
         fields=tuple(FieldSpec(use.name, use.type) for use in recipe.fields),
         against={
             i: old_parts(recipe, i) for i, s in enumerate(stages) if isinstance(s, DedupStage) and s.against
@@ -339,7 +353,7 @@ def _job(recipe: Recipe, stages: Sequence[Stage], share: float) -> Job:
     spec, out = recipe.input, recipe.output
     text = spec.text if isinstance(spec.text, str) else tuple(spec.text)
     calls = tuple(
-        StageCall(s.use, stage.model_dump(mode="json", by_alias=True), s.folder, stage.source_digest())
+        StageCall(s.use, stage.model_dump(mode="json", by_alias=True), s.folder, stage.source())
         for s, stage in zip(recipe.stages, stages, strict=True)
     )
     return Job(
@@ -439,8 +453,8 @@ def _fitted_bundle(recipe: Recipe, i: int, source: Store, name: str) -> Bundle:
     return bundle
 
 
-def _file_digest(work: Store, path: str, *, rehash: bool) -> str:
-    """xxh3_128 of a file, remembered by path, size and time; `rehash` reads it whatever is remembered."""
+def _file_digest(work: Store, path: str, *, rehash: bool) -> tuple[str, int]:
+    """xxh3_128 of a file, remembered by path, size and time, and its bytes; `rehash` reads it in any case."""
     source = store_at(path.rpartition("/")[0] or "/")
     entry = source.stat(path.rpartition("/")[2])
     if entry is None:
@@ -449,7 +463,7 @@ def _file_digest(work: Store, path: str, *, rehash: bool) -> str:
     try:
         record = json.loads(work.read(memo))
         if record["version"] == version and not rehash:
-            return str(record["digest"])
+            return str(record["digest"]), entry.size
     except (OSError, ValueError):
         pass
     digest = xxhash.xxh3_128()
@@ -458,7 +472,7 @@ def _file_digest(work: Store, path: str, *, rehash: bool) -> str:
             digest.update(block)
     with work.commit(memo) as file:
         file.write(json.dumps({"version": version, "digest": digest.hexdigest()}).encode())
-    return digest.hexdigest()
+    return digest.hexdigest(), entry.size
 
 
 @dataclass

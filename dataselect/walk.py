@@ -51,6 +51,9 @@ from dataselect.stages.base import (
 BASE_VERSION = 1
 WRITE_VERSION = 4
 FIELD_VERSION = 1
+_INDEX_BYTES = 1_800  # of memory for a segment in the indexes of a barrier's artifacts
+_FIT_BYTES = (512 << 20, 4)  # of memory for a fit, and for each byte of its sample
+_FILE_BYTES = 2  # of memory for a byte of a stage's file while it is prepared
 _SMALL_BYTES = 1 << 10  # of a model's arrays that the coordinator reads
 
 
@@ -97,6 +100,8 @@ class Inputs:
     rehash: bool
     memory_bytes: int
     """What a task of a dedup may hold, about."""
+    file_bytes: Sequence[int] = ()
+    """For every stage the size of its files."""
     fields: tuple[FieldSpec, ...] = ()
     """Input fields that some stage asks for."""
     against: Mapping[int, tuple[OldPart, ...]] = field(default_factory=dict)
@@ -278,6 +283,7 @@ class Walk:
         for i in todo:
             name = artifact_name("prepared", fingerprint("prepare", self._in.stage_fingerprints[i]))
             task = Task(f"prepare {self._label(i)}", "reduce:prepare_stage", PrepareCall(i, name))
+            task = replace(task, memory_bytes=task.memory_bytes + _FILE_BYTES * self._in.file_bytes[i])
             parts = {"parameters or files": self._in.stage_fingerprints[i]}
             planned.append(Planned(task, name, parts, name in self._existing))
         self._phase("prepare", planned, blocks=False)
@@ -306,13 +312,29 @@ class Walk:
         n_rows = tuple(refs.n_rows for refs in self._refs)
         call = FitCall(i, prepared, tuple(samples), n_rows, mask, name)
         parts = {"parameters or files": self._in.stage_fingerprints[i], "documents that reach it": key}
-        self._one(phase, phase, "reduce:fit_stage", call, name, parts)
+        sampled = cast("FittedStage", self._in.stages[i]).sample_bytes() or 0  # all documents are streamed
+        memory_bytes = _FIT_BYTES[0] + _FIT_BYTES[1] * sampled
+        self._one(phase, phase, "reduce:fit_stage", call, name, parts, memory_bytes)
         self._set_model(i, name)
 
     def _one(
-        self, task: str, phase: str, function: str, call: Any, name: str, parts: Mapping[str, str]
+        self,
+        task: str,
+        phase: str,
+        function: str,
+        call: Any,
+        name: str,
+        parts: Mapping[str, str],
+        memory_bytes: int = 0,
     ) -> None:
-        self._phase(phase, [Planned(Task(task, function, call), name, parts, name in self._existing)])
+        made = Task(task, function, call, max(memory_bytes, self._memory_bytes()))
+        self._phase(phase, [Planned(made, name, parts, name in self._existing)])
+
+    def _memory_bytes(self) -> int:
+        """What a task that reads artifacts of barriers needs at most, about."""
+        kinds = (DedupStage, FittedStage, SelectStage)
+        n_barriers = sum(isinstance(stage, kinds) for stage in self._in.stages)
+        return (1 << 30) + n_barriers * _INDEX_BYTES * len(self._refs)
 
     def _digest(self, artifact: str) -> str:
         return Bundle(self._work, artifact).digest
@@ -402,7 +424,7 @@ class Walk:
                 "stages of this read": fingerprint([c.chain for c in calls]),
                 "rows that reach it": fingerprint([s.alive[2] for s in segments if s.alive]),
             }
-            task = Task(f"{phase} {state.piece.name}", "read:read_piece", call)
+            task = Task(f"{phase} {state.piece.name}", "read:read_piece", call, self._memory_bytes())
             planned.append(Planned(task, "", parts, done, state.piece.n_bytes))
         results = self._phase(phase, planned)
         for state, result, p in zip(list(states), results, planned, strict=True):
@@ -659,7 +681,7 @@ class Walk:
                 "parameters or files": self._in.stage_fingerprints[i],
                 "columns or rows": fingerprint(names),
             }
-            task = Task(f"{phase} {state.piece.name}", "lookup:look_up_piece", call)
+            task = Task(f"{phase} {state.piece.name}", "lookup:look_up_piece", call, self._memory_bytes())
             done = all(name in self._existing for name in names)
             planned.append(Planned(task, "", parts, done))
         self._phase(phase, planned)
@@ -744,7 +766,7 @@ class Walk:
             call = WriteCall(
                 state.piece, segments, columns, generation, keys[i], self._stem(state.piece), keys_of
             )
-            task = Task(f"write {state.piece.name}", "write:write_piece", call)
+            task = Task(f"write {state.piece.name}", "write:write_piece", call, self._memory_bytes())
             parts, done = _written_parts(keys[i]), record is not None
             planned.append(Planned(task, record_name(keys[i]), parts, done, state.piece.n_bytes))
         results = self._phase("write", planned)
@@ -777,7 +799,7 @@ class Walk:
             call = GatherCall(
                 scattered, number, n_shards, n_ranges, suffix, generation, key, record_name(key)
             )
-            task = Task(f"shuffle {number + 1}/{n_shards}", "shuffle:gather_shard", call, 6 * RANGE_BYTES)
+            task = Task(f"shuffle {number + 1}/{n_shards}", "shuffle:gather_shard", call, 8 * RANGE_BYTES)
             planned.append(
                 Planned(task, record_name(key), {"rows of any shard": key}, records[-1] is not None)
             )

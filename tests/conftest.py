@@ -148,6 +148,20 @@ def new_bucket(request):
     return make
 
 
+@pytest.fixture(scope="module")
+def cluster():
+    """A Ray cluster of processes: a head without cores for tasks, and two nodes with one each."""
+    pytest.importorskip("ray", reason="the Ray engine needs the extra: pip install 'dataselect[ray]'")
+    from ray.cluster_utils import Cluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]), prepend=os.pathsep)
+        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        made.nodes = [made.add_node(num_cpus=1) for _ in range(2)]
+        yield made
+        made.shutdown()
+
+
 @pytest.fixture
 def serial(monkeypatch):
     """Runs without worker processes: tests of what a run decides, not of how tasks are run."""

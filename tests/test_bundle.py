@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataselect.core.errors import TornArtifact
+from dataselect.engine.job import Context
 from dataselect.io.bundle import Bundle, BundleWriter
 from dataselect.io.store import LocalStore, store_at
 
@@ -188,3 +191,15 @@ def test_any_names_and_sizes_round_trip(tmp_path_factory, sections):
     bundle = write(store, arrays=arrays, tables={})
     for name, array in arrays.items():
         np.testing.assert_array_equal(bundle.array(name), array)
+
+
+def test_an_open_bundle_is_kept_from_task_to_task_while_its_file_is_the_same(tmp_path):
+    job = SimpleNamespace(work=str(tmp_path))
+    context = Context(job)
+    digests = [context.commit("masks/x", lambda writer: {"n": 1})]
+    bundle = context.bundle("masks/x")
+    context.begin()
+    assert context.bundle("masks/x") is bundle
+    digests.append(context.commit("masks/x", lambda writer: {"n": 2}))
+    context.begin()
+    assert [bundle.digest, context.bundle("masks/x").digest] == digests

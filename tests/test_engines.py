@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import shutil
 import signal
 import threading
@@ -23,21 +22,6 @@ from dataselect.io.store import LocalStore, store_at
 from dataselect.publish import live_shards, locked, read_manifest
 
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    """A Ray cluster of processes: a head without cores for tasks, and two nodes with one each."""
-    pytest.importorskip("ray", reason="the Ray engine needs the extra: pip install 'dataselect[ray]'")
-    from ray.cluster_utils import Cluster
-
-    old = os.environ.get("PYTHONPATH", "")
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), old])
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    made.nodes = [made.add_node(num_cpus=1) for _ in range(2)]
-    yield made
-    made.shutdown()
-    os.environ["PYTHONPATH"] = old
 
 
 @pytest.fixture(params=["local", "shared", "ray"])

@@ -11,6 +11,7 @@ import zstandard
 import dataselect
 from dataselect.core.errors import DataselectError
 from dataselect.engine.job import StageCall
+from dataselect.stages import load
 
 STAGE = """
 import numpy as np
@@ -80,10 +81,12 @@ def test_a_stage_whose_columns_are_not_the_declared_ones_is_refused(tmp_path, ex
     assert message in str(error.value)
 
 
-def test_a_stage_edited_during_a_run_stops_it(tmp_path):
+def test_a_stage_is_made_of_its_file_as_it_was_planned(tmp_path):
     write_stage(tmp_path)
-    with pytest.raises(DataselectError, match="edited during the run"):
-        StageCall("s.py:Score", {}, str(tmp_path), "another digest").make()
+    planned = load("s.py:Score", tmp_path)
+    call = StageCall("s.py:Score", {}, str(tmp_path), planned.source())
+    (tmp_path / "s.py").unlink()
+    assert call.make().source_digest() == planned.source_digest()
 
 
 @pytest.mark.parametrize("piece_bytes", ["128MiB", "40KiB"])

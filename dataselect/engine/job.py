@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dataselect.core.clock import Clock
-from dataselect.core.errors import DataselectError, TornArtifact
+from dataselect.core.errors import TornArtifact
 from dataselect.io.bundle import Bundle, BundleWriter
 from dataselect.io.local_copies import forget, local_copy
 from dataselect.io.reader import ReadSpec
-from dataselect.io.store import LocalStore, Store, ahead, is_far, store_at
+from dataselect.io.store import Entry, LocalStore, Store, ahead, is_far, store_at
 from dataselect.stages import load
 from dataselect.stages.base import Model, Stage
 
@@ -35,15 +35,16 @@ class StageCall:
     use: str
     params: dict[str, Any]
     folder: str
-    source_digest: str | None
-    """Of a stage of the user's own, as it was planned."""
+    source: bytes | None
+    """Of a stage of the user's own: the file as it was planned, which other machines may not see."""
+
+    def load(self) -> type[Stage]:
+        """The stage's class."""
+        return load(self.use, Path(self.folder), self.source)
 
     def make(self) -> Stage:
-        """The stage; DataselectError where its file was edited since: its artifacts' names would lie."""
-        cls = load(self.use, Path(self.folder))
-        if cls.source_digest() != self.source_digest:
-            raise DataselectError(f"{self.use}: edited during the run; run the same command again")
-        return cls.model_validate(self.params)
+        """The stage."""
+        return self.load().model_validate(self.params)
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class Job:
 
     def kernels(self) -> list[str]:
         """Kernel modules that the recipe's stages need besides those that every run loads."""
-        return sorted({name for call in self.stages for name in load(call.use, Path(call.folder)).kernels})
+        return sorted({name for call in self.stages for name in call.load().kernels})
 
 
 @dataclass
@@ -103,7 +104,8 @@ class Context:
     report: Callable[[int, int], None] = field(default=lambda n_docs, n_bytes: None)
     """Called with documents and text bytes done since the last call."""
     _models: dict[str, Model] = field(default_factory=dict)
-    _bundles: OrderedDict[str, Bundle] = field(default_factory=OrderedDict)
+    _bundles: OrderedDict[str, tuple[Bundle, Entry | None]] = field(default_factory=OrderedDict)
+    """Open ones, with the file that each was on a disk."""
     _open_bytes: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -130,21 +132,22 @@ class Context:
     def bundle(self, name: str) -> Bundle:
         """An artifact of the work store; the ones used last stay open.
 
-        A barrier's artifact is asked for again with every segment, and its index is as long as their list. On
-        an object store they stay for the next tasks, which ask for the same small ones.
+        A barrier's artifact is asked for again with every segment and by every task, and its index is as long
+        as the list of segments: parsing it takes 1 us for each of them.
         """
         with self._lock:
             if name in self._bundles:
                 self._bundles.move_to_end(name)
-                return self._bundles[name]
-        bundle = Bundle(self.work, name)
+                return self._bundles[name][0]
         far = is_far(self.work)
+        entry = None if far else self.work.stat(name)
+        bundle = Bundle(self.work, name)
         with self._lock:
             replaced = self._bundles.pop(name, None)
-            self._bundles[name] = bundle
-            self._open_bytes += bundle.most_bytes - (replaced.most_bytes if replaced else 0)
+            self._bundles[name] = bundle, entry
+            self._open_bytes += bundle.most_bytes - (replaced[0].most_bytes if replaced else 0)
             while self._open_bytes > _OPEN_FAR_BYTES if far else len(self._bundles) > _OPEN:
-                self._open_bytes -= self._bundles.popitem(last=False)[1].most_bytes
+                self._open_bytes -= self._bundles.popitem(last=False)[1][0].most_bytes
         return bundle
 
     def ahead(self, call: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
@@ -156,9 +159,11 @@ class Context:
         return ahead(call, items, far=is_far(self.work))
 
     def begin(self) -> None:
-        """A task begins: mapped artifacts are opened anew, because a damaged one may have been replaced."""
+        """A task begins: a damaged artifact may have been replaced since, and is opened anew."""
         if not is_far(self.work):
-            self._forget()
+            stale = [name for name, (_, entry) in self._bundles.items() if self.work.stat(name) != entry]
+            for name in stale:
+                del self._bundles[name]
 
     def failed(self) -> None:
         """A task failed, perhaps by a damaged artifact: what was kept of any is forgotten."""

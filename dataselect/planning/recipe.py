@@ -219,7 +219,8 @@ def load_recipe(path: str | Path, sets: Sequence[str] = ()) -> Recipe:
         places = list(_lines(yaml.compose(text)))
         raw = yaml.safe_load(text)
     except OSError as error:
-        raise RecipeError(f"{path}: cannot read the recipe: {error.strerror}") from error
+        local = "; a recipe is a local file, only the paths in it may be URLs" if ":/" in str(path) else ""
+        raise RecipeError(f"{path}: cannot read the recipe: {error.strerror}{local}") from error
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         problem = ", ".join(part for part in (error.context, error.problem) if part)

@@ -31,16 +31,17 @@ def _is_stage(value: object) -> bool:
     return isinstance(value, type) and issubclass(value, Stage) and "use" in vars(value)
 
 
-def load(use: str, folder: Path) -> type[Stage]:
+def load(use: str, folder: Path, source: bytes | None = None) -> type[Stage]:
     """The class named in a recipe: 'length_filter', or 'my_stages.py:MyFilter' beside the recipe.
 
+    source   what the file holds, where it was read before
     RecipeError where there is none, with the nearest name.
     """
     if ".py:" in use:
         path, name = use.rsplit(":", 1)
         file = (folder / path).resolve()
         try:
-            return _load_file(str(file), file.read_bytes(), name)
+            return _load_file(str(file), file.read_bytes() if source is None else source, name)
         except OSError as error:
             raise RecipeError(f"{file}: cannot read the stage's file: {error.strerror}") from error
     stages = registry()
@@ -67,5 +68,5 @@ def _load_file(path: str, source: bytes, name: str) -> type[Stage]:
         raise RecipeError(f"{path}: '{name}' is not a stage; it must be a class derived from one of {kinds}")
     if "use" not in vars(cls):
         cls.use = name
-    cls._source_digest = hashlib.blake2b(source, digest_size=16).hexdigest()  # type: ignore[attr-defined]
+    cls._source = source  # type: ignore[attr-defined]
     return cls

@@ -18,6 +18,7 @@ does without it.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -283,7 +284,13 @@ class Stage(BaseModel):
     @classmethod
     def source_digest(cls) -> str | None:
         """Digest of the stage's source for stages of the user's own; None for ours, which have versions."""
-        return getattr(cls, "_source_digest", None)
+        source = cls.source()
+        return None if source is None else hashlib.blake2b(source, digest_size=16).hexdigest()
+
+    @classmethod
+    def source(cls) -> bytes | None:
+        """The file of a stage of the user's own."""
+        return getattr(cls, "_source", None)
 
 
 class MapStage(Stage):
