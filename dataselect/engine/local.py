@@ -168,7 +168,6 @@ def _serve(connection: Connection, job: Job, environ: dict[str, str]) -> None:
     environ: the coordinator's; that of the fork server may be older, without credentials set since.
     """
     os.environ.update(environ)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the coordinator decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.dup2(sys.stderr.fileno(), 1)  # stdout is for results: what a stage of the user's prints is none
     tasks: deque[Task] = deque()

@@ -1,4 +1,13 @@
-"""Imported once by the fork server: workers inherit the modules and the compiled kernels."""
+"""Imported once by the fork server: workers inherit modules, compiled kernels, and a deaf ear for Ctrl-C.
+
+Ctrl-C reaches the whole process group, and the coordinator decides: a worker that is just starting must not
+answer it with a traceback.
+"""
+# ruff: noqa: E402
+
+import signal
+
+signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 import numpy as np
 import pyarrow as pa
