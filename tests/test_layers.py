@@ -1,7 +1,7 @@
 """Imports point one way.
 
-    cli -> report -> runner, walk, dedups, publish, card, training, sketching, compare -> planning, engine
-    -> stages -> io -> kernels -> core
+    cli -> report -> runner, prepare, outcome, reporting, walk, dedups, publish, card, training, sketching,
+    compare -> planning, engine -> stages -> io -> kernels -> core
 
 A module may import its own package and what lies below it. Siblings on one level (planning and engine)
 don't know each other. Two rules more keep the coordinator light: numba is imported at module level only
@@ -27,6 +27,9 @@ LEVELS = [
     {"planning", "engine"},
     {
         "runner",
+        "prepare",
+        "outcome",
+        "reporting",
         "walk",
         "dedups",
         "publish",

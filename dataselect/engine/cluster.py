@@ -30,10 +30,10 @@ _LOOK_S = 1.0
 """How often the cluster is asked for its nodes, which takes it 1 ms, and signals are looked at."""
 
 _RAY_ENVIRONMENT = {
-    "RAY_task_oom_retries": str(
-        TRIES - 1
-    ),  # by default a task that is too large for its node is tried for ever
-    "RAY_USAGE_STATS_ENABLED": "0",  # a report to Ray's makers is no business of a data pipeline
+    # By default a task that is too large for its node is tried for ever.
+    "RAY_task_oom_retries": str(TRIES - 1),
+    # A report to Ray's makers is no business of a data pipeline.
+    "RAY_USAGE_STATS_ENABLED": "0",
 }
 _QUIETLY: dict[str, Any] = {"log_to_driver": False, "include_dashboard": False, "logging_level": "warning"}
 
