@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import dataselect
-from dataselect import runner
+from dataselect import prepare, runner
 
 ROOT = Path(dataselect.__file__).parents[1]
 VERBS = ["run", "plan", "train", "ls", "stages", "schema"]
@@ -576,8 +576,8 @@ def test_a_shard_that_changes_during_the_run_stops_it(cli, here, monkeypatch, ch
         shard.unlink() if change == "vanish" else shard.write_text(rows(30))
         return pieces
 
-    cut_pieces = runner.cut_pieces
-    monkeypatch.setattr(runner, "cut_pieces", cut)
+    cut_pieces = prepare.cut_pieces
+    monkeypatch.setattr(prepare, "cut_pieces", cut)
     words = (
         "a.jsonl: the shard vanished during the run"
         if change == "vanish"
