@@ -339,6 +339,10 @@ class Walk:
     def _digest(self, artifact: str) -> str:
         return Bundle(self._work, artifact).digest
 
+    def _metas(self, artifacts: Sequence[str]) -> list[dict[str, Any]]:
+        """What artifacts say of themselves; on an object store many are asked at a time."""
+        return each(lambda name: Bundle(self._work, name).meta, artifacts, far=is_far(self._work))
+
     # Reads --------------------------------------------------------------------------------------------------
 
     def _calls(self, read: ReadPlan, number: int) -> tuple[Call, ...]:
@@ -467,7 +471,7 @@ class Walk:
         n_rows = n_bad = 0
         first_bad = ""
         bases = [column_name(calls[0].chain, s.digest) for state in self.pieces for s in state.segments]
-        metas = iter(each(lambda name: Bundle(self._work, name).meta, bases, far=is_far(self._work)))
+        metas = iter(self._metas(bases))
         for ordinal, state in enumerate(self.pieces):
             self._first_number[id(state)] = len(self._refs)
             shards = tuple(shard.name for shard in state.piece.shards)
@@ -638,9 +642,9 @@ class Walk:
     def field_misfits(self) -> dict[str, int]:
         """For every input field that was read: how many values are of another type."""
         counts = dict.fromkeys((spec.name for spec in self._in.fields), 0)
-        for refs in self._refs:
-            for name, artifact in refs.fields.items():
-                counts[name] += Bundle(self._work, artifact).meta["n_misfits"]
+        found = [item for refs in self._refs for item in refs.fields.items()]
+        for (name, _), meta in zip(found, self._metas([artifact for _, artifact in found]), strict=True):
+            counts[name] += meta["n_misfits"]
         return counts
 
     def _looks_up(self, i: int) -> bool:
@@ -686,8 +690,8 @@ class Walk:
             planned.append(Planned(task, "", parts, done))
         self._phase(phase, planned)
         counts: Counter[str] = Counter()
-        for refs in self._refs:
-            counts.update(Bundle(self._work, refs.columns[i]).meta["counts"])
+        for meta in self._metas([refs.columns[i] for refs in self._refs]):
+            counts.update(meta["counts"])
         return counts
 
     def column_stages(self) -> dict[str, int]:
@@ -788,8 +792,8 @@ class Walk:
         if spec is None:
             return []
         scattered = tuple(scattered_name(key) for key in keys)
-        metas = each(lambda name: Bundle(self._work, name).meta, scattered, far=is_far(self._work))
-        n_shards, n_ranges = shuffle_sizes([meta["n_bytes"] for meta in metas], spec.shards)
+        sizes = [meta["n_bytes"] for meta in self._metas(scattered)]
+        n_shards, n_ranges = shuffle_sizes(sizes, spec.shards)
         suffix = self.pieces[0].piece.suffix if self._in.job.output.format == "same" else None
         suffix = suffix or "." + self._in.job.output.format
         planned, records = [], []
