@@ -14,7 +14,7 @@ from dataselect.core.pieces import SUFFIXES, Piece, Shard, suffix_of
 from dataselect.engine.against import OldPart
 from dataselect.engine.old_files import INDEX, SUPERSEDED
 from dataselect.io.dedup_index import SUFFIX, DedupIndex
-from dataselect.io.store import each, store_at
+from dataselect.io.store import each, store_at, store_of
 from dataselect.planning.recipe import Recipe
 from dataselect.planning.shards import cut_pieces, list_shards
 from dataselect.publish import read_manifest
@@ -85,10 +85,10 @@ def _texts(index: DedupIndex) -> tuple[Piece | None, ...]:
 
     def look(file: tuple[str, int]) -> Piece | None:
         path, n_bytes = file
-        folder, _, name = path.rpartition("/")
-        suffix = suffix_of(name)
+        suffix = suffix_of(path)
         try:
-            entry = store_at(folder or ".").stat(name)
+            store, name = store_of(path)
+            entry = store.stat(name)
         except DataselectError:  # nobody must reach what an old index points to
             return None
         if entry is None or entry.size != n_bytes or suffix is None:

@@ -17,7 +17,7 @@ from dataselect.engine.docs import MAX_DOCS, Exchange, Places
 from dataselect.engine.exact import ExactCall, ShinglesCall
 from dataselect.engine.group import RANK_BITS, GroupCall
 from dataselect.engine.inputs import SegmentRefs
-from dataselect.engine.join import JOIN_BYTES, JoinCall
+from dataselect.engine.join import JoinCall, join_bytes
 from dataselect.engine.ranks import RankCall
 from dataselect.engine.tasks import Task
 from dataselect.engine.verify import VerifyCall
@@ -31,8 +31,8 @@ _KEY_BYTES = 64  # of memory for a key: 30 to 45 while its partition is sorted
 _PAIR_BYTES = 96  # of memory for a pair: 70 where it is judged
 _MAX_PARTITIONS = 1 << 14
 _EXACT_PAIRS_PER_TASK = 1_000_000
-_DOC_BYTES = {"ranks:rank_rows": 32, "join:join_groups": JOIN_BYTES}
-"""Memory of the tasks that grow with the corpus, for a document."""
+_RANK_BYTES = 32
+"""Memory of `rank_rows` for a document."""
 
 
 @dataclass(frozen=True)
@@ -118,8 +118,17 @@ class DedupPhases:
             undecided = (*undecided, joined)
             exact += self._compare(exchange, joined)
 
-    def _step(self, name: str, function: str, call: Any, artifact: str, why: str, weight: int = 0) -> Step:
-        memory_bytes = max(1 << 30, self._in.memory_bytes) + sum(self._n_rows) * _DOC_BYTES.get(function, 1)
+    def _step(
+        self,
+        name: str,
+        function: str,
+        call: Any,
+        artifact: str,
+        why: str,
+        weight: int = 0,
+        doc_bytes: int = 1,
+    ) -> Step:
+        memory_bytes = max(1 << 30, self._in.memory_bytes) + sum(self._n_rows) * doc_bytes
         task = Task(f"{name} {self._in.label}", function, call, memory_bytes)
         return Step(task, artifact, {why: artifact}, weight)
 
@@ -136,7 +145,8 @@ class DedupPhases:
         key = fingerprint("rank", *made)
         name = artifact_name("ranks", key)
         call = RankCall(exchange, self._in.segments, self._places, name)
-        return self._one(self._step("rank", "ranks:rank_rows", call, name, "scores, lengths or shards"))
+        why = "scores, lengths or shards"
+        return self._one(self._step("rank", "ranks:rank_rows", call, name, why, doc_bytes=_RANK_BYTES))
 
     def _n_partitions(self) -> int:
         n_keys = sum(self._n_rows) * self._in.stage.keys_per_doc()
@@ -247,7 +257,10 @@ class DedupPhases:
         name = artifact_name("joined", fingerprint("join", self._in.stage.version, stage, made, self._where))
         call = JoinCall(exchange, groups, verified, exact, undecided, self._places, name)
         attempt = f"join {len(undecided) + 1}" if undecided else "join"
-        return self._one(self._step(attempt, "join:join_groups", call, name, "groups or rows"))
+        doc_bytes = join_bytes(self._in.stage)
+        return self._one(
+            self._step(attempt, "join:join_groups", call, name, "groups or rows", doc_bytes=doc_bytes)
+        )
 
     def _compare(self, exchange: Exchange, undecided: str) -> tuple[str, ...]:
         """Exact similarities of the pairs that `undecided` names; reads the pieces that hold them."""

@@ -15,7 +15,7 @@ from dataselect.io.bundle import BundleWriter
 from dataselect.io.dedup_index import SUFFIX, DedupIndex, Source, merge
 from dataselect.io.file_systems import check_output
 from dataselect.io.hash_index import has_hashes, listed_ids, make_set, text_hashes
-from dataselect.io.store import is_file, store_at
+from dataselect.io.store import is_file, store_at, store_of
 from dataselect.publish import read_manifest
 
 
@@ -47,10 +47,10 @@ def merge_indexes(out: str, names: Sequence[str]) -> dict[str, Any]:
 def _write(out: str, sources: Sequence[Source]) -> int:
     """Replace the index `out` in one step; returns the number of its documents."""
     check_output("--out", out)
-    folder, _, file_name = out.rpartition("/")
-    with store_at(folder or ("/" if out.startswith("/") else "."), durable=True).commit(file_name) as file:
+    store, file_name = store_of(out, durable=True)
+    with store.commit(file_name) as file:
         writer = BundleWriter(file)
-        meta = merge(writer, sources, folder or ".")
+        meta = merge(writer, sources, store.url)
         writer.finish(meta)
     return int(meta["n_docs"])
 

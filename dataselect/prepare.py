@@ -23,7 +23,7 @@ from dataselect.io.fields import FieldSpec
 from dataselect.io.file_systems import check_output
 from dataselect.io.local_copies import local_file
 from dataselect.io.reader import ReadSpec
-from dataselect.io.store import Store, is_file, store_at
+from dataselect.io.store import Store, is_file, store_at, store_of
 from dataselect.planning.decisions import Decisions, load_last
 from dataselect.planning.fields import check_fields
 from dataselect.planning.preflight import check_columns, check_shuffled
@@ -176,8 +176,7 @@ def _given_models(recipe: Recipe, stages: Sequence[Stage], output: Store, work: 
                 raise RecipeError(
                     f"{recipe.path}: stage {stage.use}: fit: expected exact, frozen or a file; no file {path}"
                 )
-            folder, _, name = path.rpartition("/")
-            source = store_at(folder or "/")
+            source, name = store_of(path)
         digest = _fitted_bundle(recipe, i, source, name).digest
         given[i] = artifact_name("given", digest)
         if not work.exists(given[i]):
@@ -209,8 +208,8 @@ def _fitted_bundle(recipe: Recipe, i: int, source: Store, name: str) -> Bundle:
 
 def _file_digest(work: Store, path: str, *, rehash: bool) -> tuple[str, int]:
     """xxh3_128 of a file, remembered by path, size and time, and its bytes; `rehash` reads it in any case."""
-    source = store_at(path.rpartition("/")[0] or "/")
-    entry = source.stat(path.rpartition("/")[2])
+    source, name = store_of(path)
+    entry = source.stat(name)
     if entry is None:
         raise RecipeError(f"file not found: {path}")
     memo, version = f"files/{fingerprint(path)}.json", [entry.size, entry.version]

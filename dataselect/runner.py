@@ -17,7 +17,7 @@ from dataselect.engine.cluster import RayEngine
 from dataselect.engine.local import LocalEngine, default_workers
 from dataselect.engine.shared import SharedEngine
 from dataselect.engine.tasks import Engine
-from dataselect.io.store import LocalStore, store_at
+from dataselect.io.store import LocalStore, is_far, store_at
 from dataselect.outcome import Outcome, check_expect, check_ledger, live_outcome, publish, write
 from dataselect.planning.decisions import save_last
 from dataselect.planning.recipe import Recipe, load_recipe
@@ -164,7 +164,9 @@ def _end_together(done: Done, keys: list[str]) -> dict[str, Any]:
                     raise DataselectError(f"{output.url}: another run published here meanwhile; run it again")
                 return _end(replace(done, outcome=live_outcome(live)) if live else done, publisher, check)
         except Locked as other:
-            live = read_manifest(output)
+            # A lock on a disk goes with its process. One on an object store would keep all others for two
+            # minutes after a death; all that comes after the manifest there is to delete old generations.
+            live = read_manifest(output) if is_far(output) else None
             if live is not None and live["generation"] == done.outcome.generation:
                 return _end(replace(done, outcome=live_outcome(live)), None, _nothing) | {
                     "digest": live["digest"]

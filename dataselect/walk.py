@@ -86,7 +86,7 @@ class Planned:
 
 @dataclass
 class Inputs:
-    """What a walk starts from; made by runner."""
+    """What a walk starts from; made by prepare."""
 
     job: Job
     stages: list[Stage]

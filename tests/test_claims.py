@@ -11,7 +11,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from dataselect.core.errors import DataselectError
 from dataselect.engine import shared
+from dataselect.engine.nodes import node_versions
 from dataselect.engine.shared import SharedEngine
 from dataselect.engine.tasks import Task
 from dataselect.io import claims
@@ -59,9 +61,7 @@ def inner(monkeypatch):
 def work(request, tmp_path):
     if request.param == "s3":
         return store_at(request.getfixturevalue("s3").url + "/work")
-    return store_at(
-        f"memory://{tmp_path.name}-{time.time_ns()}/work" if request.param == "memory" else tmp_path
-    )
+    return store_at(tmp_path)
 
 
 def engine(work):
@@ -137,6 +137,28 @@ def test_who_is_silent_for_long_by_our_clock_is_gone_whatever_its_own_says(work,
     assert f"claims/run-1/{shared._name(TASKS[0])}.1" in names(work)  # kept for one that goes on
     run_all(work)
     assert len(inner.ran) == len(TASKS)
+
+
+@pytest.mark.parametrize(
+    "began, ago, versions, is_refused",
+    [
+        (0.0, 0, {"numba": "0"}, True),
+        (9e9, 0, {"numba": "0"}, False),  # the other is refused, then
+        (0.0, 86400, {"numba": "0"}, False),
+        (0.0, 0, node_versions(), False),
+    ],
+)
+def test_who_has_other_versions_than_one_who_came_before_does_not_take_part(
+    work, inner, began, ago, versions, is_refused
+):
+    record = {"owner": "x", "host": "h", "renewed": time.time() - ago, "began": began, "versions": versions}
+    put(work, "alive/x", json.dumps(record).encode())
+    if is_refused:
+        with pytest.raises(DataselectError, match=r"^this worker has .*numba .*, but one on h .* numba 0"):
+            run_all(work)
+        assert names(work) == ["claims/run-1/alive/x"]
+    else:
+        assert run_all(work) == RESULTS
 
 
 def test_the_claims_of_the_living_are_left_alone(work, inner, monkeypatch):

@@ -14,6 +14,7 @@ import corpora
 import pytest
 
 import dataselect
+from dataselect.engine.interrupts import signals_after
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/environ").exists(), reason="looks for processes in /proc"
@@ -94,6 +95,23 @@ def test_a_signal_stops_cleanly_and_the_next_run_goes_on(project, number, code, 
     resumed = dataselect.run(recipe)
     fresh = dataselect.run(recipe, sets=["output.folder=other", "work=other-work"])
     assert resumed["digest"] == fresh["digest"]
+
+
+def test_signals_that_came_while_ray_waited_are_handled_also_where_it_failed():
+    came = []
+
+    def fail():
+        os.kill(os.getpid(), signal.SIGTERM)
+        came.append("later")
+        raise ZeroDivisionError
+
+    before = signal.signal(signal.SIGTERM, lambda *_: came.append("handled"))
+    try:
+        with pytest.raises(ZeroDivisionError), signals_after():
+            fail()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert came == ["later", "handled"]
 
 
 def test_a_signal_to_the_whole_process_group_stops_cleanly_too(project):

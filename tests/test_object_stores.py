@@ -22,7 +22,7 @@ import pytest
 import dataselect
 from dataselect.core.errors import Locked, RecipeError, StoreError
 from dataselect.engine import shared
-from dataselect.io import file_systems, local_copies, object_lock, patience, range_reader
+from dataselect.io import file_systems, local_copies, object_lock, object_store, patience, range_reader
 from dataselect.io.patience import patiently
 from dataselect.io.range_reader import RangeReader
 from dataselect.io.store import each, store_at
@@ -208,6 +208,27 @@ def test_answers_and_errors_of_our_own_are_left_alone(error):
     with pytest.raises(type(error)):
         patiently("s3://b/x", request)
     assert len(left) == 98
+
+
+def test_an_upload_whose_abort_fails_too_is_repeated_for_what_failed_first(monkeypatch):
+    store, tries = store_at("memory://uploads"), []
+
+    class Upload(io.BytesIO):
+        def commit(self):
+            tries.append(self.getvalue())
+            if len(tries) == 1:
+                raise ConnectionResetError(errno.ECONNRESET, "the answer was lost")
+
+        def discard(self):
+            raise FileNotFoundError("NoSuchUpload")
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(object_store, "_SPOOL_BYTES", 10)
+    monkeypatch.setattr(store._fs, "open", lambda *args, **options: Upload())
+    put(store, "x", bytes(100))
+    assert tries == [bytes(100)] * 2
 
 
 def test_a_protocol_that_is_unknown_or_not_installed_is_one_sentence(monkeypatch):

@@ -10,16 +10,15 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import signal
 import socket
 import sys
-import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from dataselect.core.errors import DataselectError
+from dataselect.engine.interrupts import signals_after
 from dataselect.engine.job import Context, Job
 from dataselect.engine.nodes import Room, Shipped, check_nodes, node_versions
 from dataselect.engine.tasks import TRIES, Progress, Task, died, execute, no_progress
@@ -78,28 +77,6 @@ def _check_reachable(address: str) -> None:
         raise DataselectError(f"--address {address}: no Ray cluster listens there: {error}") from None
 
 
-@contextlib.contextmanager
-def _signals_after() -> Iterator[None]:
-    """Handlers of signals that come meanwhile are called at the end.
-
-    Ray's waiting swallows what a handler raises (all but KeyboardInterrupt), and its start puts a handler of
-    its own in the place of ours.
-    """
-    numbers = [signal.SIGINT, signal.SIGTERM] if threading.current_thread() is threading.main_thread() else []
-    found = {number: signal.getsignal(number) for number in numbers}
-    handlers = {number: handler for number, handler in found.items() if callable(handler)}
-    came: list[int] = []
-    for number in handlers:
-        signal.signal(number, lambda which, _: came.append(which))
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    for which in came:
-        handlers[signal.Signals(which)](which, None)
-
-
 def _out_of_memory(task: Task, message: str) -> DataselectError:
     found = re.search(r"\(IP: ([^,]+),.*? was (.*? limit)", message)
     where = f", last on {found[1]} ({found[2]})" if found else ""
@@ -144,8 +121,7 @@ class RayEngine:
 
     def run(self, tasks: Sequence[Task], progress: Progress = no_progress) -> Iterator[tuple[int, Any]]:
         """As `tasks.Engine` says."""
-        with _signals_after():
-            self._connect()
+        self._connect()
         largest = max(tasks, key=lambda task: task.memory_bytes, default=None)
         room = Room(self._ray, lambda text: print(text, file=sys.stderr))
         remote = self._ray.remote(run_task)
@@ -153,7 +129,7 @@ class RayEngine:
         running: dict[Any, int] = {}
         try:
             while largest is not None and (waiting or running):
-                with _signals_after():
+                with signals_after():
                     self._look(room, largest)
                     while waiting and len(running) < self._window:
                         index = waiting.pop()
@@ -163,7 +139,7 @@ class RayEngine:
                 for index, got in done:
                     yield index, self._result(got, tasks[index], progress)
         finally:
-            with _signals_after():
+            with signals_after():
                 for reference in running:
                     self._ray.cancel(reference, force=True)
 
@@ -190,7 +166,8 @@ class RayEngine:
         if self._address is not None:
             _check_reachable(self._address)
         try:
-            ray.init(address=self._address, **_QUIETLY)
+            with signals_after():
+                ray.init(address=self._address, **_QUIETLY)
         except Exception as error:  # noqa: BLE001 - RuntimeError, ConnectionError, AssertionError, ...
             where = self._address or "this machine"
             raise DataselectError(

@@ -191,7 +191,8 @@ class _Sets:
                 for bundle, index in self._of[segment]
             ]
             found = spans[np.searchsorted(spans[:, 0], rows)].tolist()
-            return [hashes[k][start:stop] for _, k, start, stop in found]
+            # Copies: a slice would keep all hashes of its segment until the last one is read.
+            return [hashes[k][start:stop].copy() for _, k, start, stop in found]
 
         segments = np.flatnonzero(np.diff(bounds)).tolist()
         sets = [one for found in self._context.ahead(of, segments) for one in found]

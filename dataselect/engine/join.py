@@ -29,9 +29,19 @@ from dataselect.io.bundle import Bundle, BundleWriter
 from dataselect.stages.base import DedupStage, NearDedupStage
 
 JOIN_BYTES = 16
-"""Memory of `join_groups` for a document; 36 with survivors: component and larger_clusters: split."""
+"""Memory of `join_groups` for a document, with the defaults."""
+_SPLIT_BYTES, _NAME_BYTES = 20, 12
+"""More for components of which large ones are split, and for names of clusters."""
 _MORE = 4
 """So many times the documents of undecided pairs are read with them, so that no later read is needed."""
+
+
+def join_bytes(stage: DedupStage) -> int:
+    """Memory of `join_groups` for a document."""
+    if not isinstance(stage, NearDedupStage):
+        return JOIN_BYTES
+    splits = stage.survivors == "component" and stage.larger_clusters == "split"
+    return JOIN_BYTES + _SPLIT_BYTES * splits + _NAME_BYTES * (stage.cluster is not None)
 
 
 @dataclass(frozen=True)

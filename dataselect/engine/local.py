@@ -167,6 +167,7 @@ def _serve(connection: Connection, job: Job, environ: dict[str, str]) -> None:
 
     environ: the coordinator's; that of the fork server may be older, without credentials set since.
     """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # for a fork server that the user's program started itself
     os.environ.update(environ)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.dup2(sys.stderr.fileno(), 1)  # stdout is for results: what a stage of the user's prints is none

@@ -13,10 +13,12 @@ from dataselect import __version__
 from dataselect.core.errors import DataselectError
 from dataselect.core.fingerprint import fingerprint
 from dataselect.core.versions import versions
+from dataselect.engine.interrupts import signals_after
 from dataselect.engine.job import Job
 from dataselect.engine.tasks import Task
 from dataselect.io.store import is_file, store_at, temporary_name
 
+_LOOK_S = 1.0
 PATIENCE_S = 300.0
 """How long a task waits for a node with room for it: clusters that grow take some minutes."""
 
@@ -125,10 +127,16 @@ def _ask(ray: Any, node: str, shipped: Shipped, files: Sequence[tuple[str, str]]
 
 def _answer(ray: Any, reference: Any) -> str | None:
     """The complaint with the node's name; None where there is none, or the node is gone meanwhile."""
+    started = time.monotonic()
+    ready: list[Any] = []
+    while not ready:
+        if time.monotonic() - started > PATIENCE_S:
+            raise DataselectError("--engine ray: a node of the cluster starts no worker process")
+        with signals_after():
+            ready, _ = ray.wait([reference], timeout=_LOOK_S)
     try:
-        host, complaint = ray.get(reference, timeout=PATIENCE_S)
-    except ray.exceptions.GetTimeoutError:
-        raise DataselectError("--engine ray: a node of the cluster starts no worker process") from None
+        with signals_after():
+            host, complaint = ray.get(reference)
     except ray.exceptions.RayTaskError as error:
         return f"can't run tasks: {str(error).strip().splitlines()[-1]}"
     except ray.exceptions.RayError:

@@ -80,8 +80,13 @@ def fit_stage(context: Context, call: FitCall) -> Figures:
     alive = context.bundle(call.alive)
     stage = cast("FittedStage", context.stages[call.stage])
 
+    def table_of(name: str) -> pa.Table:
+        return context.bundle(name).table("sample")
+
     def samples() -> Iterator[pa.Table]:
-        tables = context.ahead(lambda name: context.bundle(name).table("sample"), call.samples)
+        # Of a sample without bounds a piece may have a gigabyte: one at a time.
+        bounded = stage.sample_bytes() is not None
+        tables = context.ahead(table_of, call.samples) if bounded else map(table_of, call.samples)
         for number, table in enumerate(tables):
             if len(table):
                 mask = unpack(alive.array(f"alive/{number}"), call.n_rows[number])

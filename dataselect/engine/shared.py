@@ -14,6 +14,7 @@ from typing import Any
 from dataselect.core.fingerprint import fingerprint
 from dataselect.engine.job import Job
 from dataselect.engine.local import LocalEngine
+from dataselect.engine.nodes import node_versions
 from dataselect.engine.tasks import Progress, Task, no_progress
 from dataselect.io.claims import Board, Claims
 from dataselect.io.store import is_far, store_at
@@ -36,7 +37,7 @@ class SharedEngine:
         self._inner = LocalEngine(job, n_workers)
         self.n_workers = n_workers
         work = store_at(job.work)
-        self._claims = Claims(work, run_key)
+        self._claims = Claims(work, run_key, node_versions())
         self._pauses = _FAR_PAUSE_S if is_far(work) else _PAUSE_S
 
     def __enter__(self) -> SharedEngine:

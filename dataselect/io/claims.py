@@ -18,13 +18,13 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from dataselect.core.errors import DataselectError
 from dataselect.io.heartbeat import Heartbeat, new_owner, read_record
-from dataselect.io.store import Store, each, is_far
+from dataselect.io.store import LocalStore, Store, each, is_far
 
 CLAIMS = "claims"
 _ALIVE = "alive"
@@ -49,8 +49,10 @@ class Board:
 class Claims:
     """One participant's view of a run's claims. Tasks are named 'folder/key'."""
 
-    def __init__(self, store: Store, run: str) -> None:
+    def __init__(self, store: Store, run: str, versions: Mapping[str, str] | None = None) -> None:
+        """versions: what the results of all participants depend on."""
         self._store, self._name = store, f"{CLAIMS}/{run}"
+        self._versions = dict(versions or {})
         self._far = is_far(store)
         self._heartbeat: Heartbeat | None = None
         self._watch = _Watch(store, f"{self._name}/{_ALIVE}")
@@ -63,14 +65,39 @@ class Claims:
         return self._heartbeat.owner if self._heartbeat else ""
 
     def open(self) -> None:
-        """Begin to live; remove what runs that died left."""
+        """Begin to live; remove what runs that died left.
+
+        DataselectError where one who came before has other versions: bytes would depend on who ran what.
+        """
         if self._heartbeat is not None:
             return
         owner = new_owner()
-        self._heartbeat = Heartbeat(self._store, f"{self._name}/{_ALIVE}/{owner}", owner)
+        began = time.time()
+        about = {"began": began, "versions": self._versions}
+        self._heartbeat = Heartbeat(self._store, f"{self._name}/{_ALIVE}/{owner}", owner, about)
         self._heartbeat.renew()
         self._heartbeat.start(_RENEW_S)
-        self._remove_leftovers()
+        runs: dict[str, list[str]] = {}
+        for entry in self._store.list(CLAIMS):
+            runs.setdefault("/".join(entry.name.split("/")[:2]), []).append(entry.name)
+        self._check_versions(began, runs.pop(self._name, []))
+        self._remove_leftovers(runs)
+
+    def _check_versions(self, began: float, names: Sequence[str]) -> None:
+        folder = f"{self._name}/{_ALIVE}/"
+        for other in self._records(n for n in names if n.startswith(folder) and n != folder + self.owner):
+            theirs = other.get("versions", self._versions)
+            is_first = (other.get("began", 0.0), other["owner"]) < (began, self.owner)
+            if theirs == self._versions or not is_first or time.time() - other["renewed"] > _EXPIRE_S:
+                continue
+            differ = [name for name in self._versions if theirs.get(name) != self._versions[name]]
+            here, there = (
+                ", ".join(f"{name} {of.get(name)}" for name in differ) for of in (self._versions, theirs)
+            )
+            raise DataselectError(
+                f"this worker has {here}, but one on {other['host']} that came before has {there}; "
+                "install the same everywhere"
+            )
 
     def close(self, *, finished: bool) -> None:
         """Leave, which gives back what is claimed. The last one to leave a finished run clears up."""
@@ -87,6 +114,8 @@ class Claims:
         """Claims and results are not to be trusted: an artifact that one of them names is damaged."""
         names = [entry.name for entry in self._store.list(self._name)]
         self._delete([name for name in names if not name.startswith(f"{self._name}/{_ALIVE}/")])
+        self._owners.clear()
+        self._mine.clear()
 
     def look(self, folders: Collection[str]) -> Board:
         """What is claimed and what is done, by one listing a folder."""
@@ -143,19 +172,21 @@ class Claims:
         # Ours although we know nothing of it: the answer to a request that made it was lost.
         return owner == self.owner or self._watch.gone(owner)
 
-    def _remove_leftovers(self) -> None:
-        runs: dict[str, list[str]] = {}
-        for entry in self._store.list(CLAIMS):
-            runs.setdefault("/".join(entry.name.split("/")[:2]), []).append(entry.name)
-        runs.pop(self._name, None)
+    def _remove_leftovers(self, runs: Mapping[str, Sequence[str]]) -> None:
         for run, names in runs.items():
-            beats = [name for name in names if name.startswith(f"{run}/{_ALIVE}/")]
-            records = each(lambda name: read_record(self._store, name), beats, far=self._far)
-            if all(time.time() - record["renewed"] > _LEFTOVER_S for record in records if record):
+            records = self._records(name for name in names if name.startswith(f"{run}/{_ALIVE}/"))
+            if all(time.time() - record["renewed"] > _LEFTOVER_S for record in records):
                 self._delete(names)
+
+    def _records(self, beats: Iterable[str]) -> list[dict[str, Any]]:
+        """Of the heartbeats that are still there."""
+        found = each(lambda name: read_record(self._store, name), list(beats), far=self._far)
+        return [record for record in found if record is not None]
 
     def _delete(self, names: Sequence[str]) -> None:
         each(self._store.delete, names, far=self._far)
+        if isinstance(self._store, LocalStore):
+            self._store.prune(CLAIMS)
 
 
 @dataclass
@@ -172,19 +203,20 @@ class _Watch:
 
     def __init__(self, store: Store, folder: str) -> None:
         self._store, self._folder = store, folder
-        self._seen: dict[str, _Seen | None] = {}
+        self._seen: dict[str, _Seen] = {}
 
     def gone(self, owner: str) -> bool:
         seen = self._seen.get(owner)
         if seen is None or time.monotonic() - seen.looked > min(_WATCH_S, _EXPIRE_S / 3):
             seen = self._seen[owner] = self._look(owner, seen)
-        return seen is None or seen.looked - seen.since > _EXPIRE_S
+        return seen.looked - seen.since > _EXPIRE_S
 
-    def _look(self, owner: str, seen: _Seen | None) -> _Seen | None:
+    def _look(self, owner: str, seen: _Seen | None) -> _Seen:
         record = read_record(self._store, f"{self._folder}/{owner}") if owner else None
+        now = time.monotonic()
         if record is None:
-            return None
-        now, renewed = time.monotonic(), record["renewed"]
+            return _Seen(0.0, float("-inf"), now)
+        renewed = record["renewed"]
         if seen is None and time.time() - renewed > _EXPIRE_S:
             return _Seen(renewed, float("-inf"), now)
         return _Seen(renewed, now if seen is None or seen.renewed != renewed else seen.since, now)

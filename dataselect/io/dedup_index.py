@@ -33,7 +33,7 @@ import pyarrow as pa
 from dataselect.core.errors import BadModel, DataselectError, TornArtifact
 from dataselect.io.bundle import Bundle, BundleWriter
 from dataselect.io.local_copies import local_copy
-from dataselect.io.store import LocalStore, store_at
+from dataselect.io.store import LocalStore, store_of
 
 FORMAT = 1
 SUFFIX = ".index"
@@ -120,8 +120,7 @@ class DedupIndex:
 
         BadModel where it is none, or is not whole.
         """
-        folder, _, name = path.rpartition("/")
-        store = store_at(folder or ("/" if path.startswith("/") else "."))
+        store, name = store_of(path)
         if not store.exists(name):
             raise BadModel(f"{path}: there is no such file")
         try:

@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from dataselect.core.errors import DataselectError
@@ -22,8 +22,12 @@ from dataselect.io.store import Store
 class Heartbeat:
     """One participant's record under `name`, and the thread that renews it."""
 
-    def __init__(self, store: Store, name: str, owner: str | None = None) -> None:
+    def __init__(
+        self, store: Store, name: str, owner: str | None = None, about: Mapping[str, Any] | None = None
+    ) -> None:
+        """about: what else the record says."""
         self.owner = owner or new_owner()
+        self._about = dict(about or {})
         self._store, self._name = store, name
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
@@ -31,7 +35,7 @@ class Heartbeat:
     def record(self) -> bytes:
         """Who lives, and when they said so, by their own clock."""
         who = {"owner": self.owner, "host": socket.gethostname(), "pid": os.getpid()}
-        return json.dumps({**who, "renewed": time.time()}).encode()
+        return json.dumps({**self._about, **who, "renewed": time.time()}).encode()
 
     def renew(self) -> None:
         """Write the record anew."""

@@ -6,13 +6,18 @@ whatever fails here: nothing here knows errors, retries or stores that differ fr
 
 from __future__ import annotations
 
+import errno
+import math
+import os
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 T = TypeVar("T")
 _GIVE_UP = 8
-"""Failures in a row after which a process asks s3fs alone: a redirect, a certificate of one's own."""
+"""Failures in a row after which a process asks s3fs alone for a while: a redirect, an own certificate."""
+_PAUSE_S = 60.0
 
 
 class Head(NamedTuple):
@@ -32,7 +37,8 @@ class LeanS3:
         """`fs`: an s3fs.S3FileSystem."""
         self._fs, self._bucket = fs, bucket
         self._store: Any = None
-        self._left = _GIVE_UP if _is_plain(fs) else 0
+        self._n_failed = 0
+        self._closed_until = 0.0 if _is_plain(fs) else math.inf
         self._proven = False  # whether there was an answer, so that the bucket is where it is looked for
         self._lock = threading.Lock()
 
@@ -67,23 +73,25 @@ class LeanS3:
         return bool(self._try(lambda obstore, store: obstore.put(store, key, data, use_multipart=False)))
 
     def _try(self, ask: Callable[[Any, Any], T]) -> T | None:
-        if not self._left:
+        if time.monotonic() < self._closed_until:
             return None
         try:
             import obstore
         except ImportError:
-            self._left = 0
+            self._closed_until = math.inf
             return None
         try:
             answer = ask(obstore, self._connected())
         except FileNotFoundError:
-            if self._proven:
-                raise
+            if self._proven:  # the package's own text is a page long
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from None
             return None
         except Exception:  # noqa: BLE001 - s3fs is asked next, and says what is wrong
-            self._left = max(0, self._left - 1)
+            self._n_failed += 1
+            if self._n_failed >= _GIVE_UP:
+                self._closed_until = time.monotonic() + _PAUSE_S
             return None
-        self._left, self._proven = _GIVE_UP, True
+        self._n_failed, self._proven = 0, True
         return answer
 
     def _connected(self) -> Any:

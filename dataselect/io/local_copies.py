@@ -18,7 +18,7 @@ from pathlib import Path
 
 from dataselect.core.errors import DataselectError
 from dataselect.core.fingerprint import fingerprint
-from dataselect.io.store import LocalStore, Store, explained, store_at
+from dataselect.io.store import LocalStore, Store, explained, store_of
 
 _MOST_BYTES = 16 << 30
 _UNUSED_S = 24 * 3600.0
@@ -26,8 +26,7 @@ _UNUSED_S = 24 * 3600.0
 
 def local_file(path: str) -> Path:
     """The file of a path or URL on this machine's disk; FileNotFoundError where there is none."""
-    folder, _, name = path.rpartition("/")
-    return local_copy(store_at(folder or ("/" if path.startswith("/") else ".")), name)
+    return local_copy(*store_of(path))
 
 
 def local_copy(store: Store, name: str) -> Path:

@@ -7,6 +7,7 @@ ahead of a reader that goes forward. A request that fails for a passing reason i
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -198,7 +199,8 @@ class FsspecStore:
             file.close()
             file.commit()
         except BaseException:
-            file.discard()
+            with contextlib.suppress(Exception):  # what went wrong first is what to tell, and to repeat
+                file.discard()
             raise
 
     def put_new(self, name: str, data: bytes) -> bool:

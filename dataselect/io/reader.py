@@ -52,11 +52,11 @@ class ShardSource:
 
     def open(self) -> BinaryIO:
         """A seekable reader; BadShard where the shard vanished or changed."""
-        from dataselect.io.store import Entry, store_at
+        from dataselect.io.store import Entry, store_of
 
-        folder, _, name = self._shard.url.rpartition("/")
         try:
-            entry, file = store_at(folder or "/").opened(name)
+            store, name = store_of(self._shard.url)
+            entry, file = store.opened(name)
         except (FileNotFoundError, NotADirectoryError):
             raise BadShard(f"{self.name}: the shard vanished during the run ({self._shard.url})") from None
         except OSError as error:
@@ -286,10 +286,10 @@ def file_shard(path: str) -> Shard:
     """One JSONL, Parquet or Arrow file that is no input shard; BadModel where its ending is not known."""
     if suffix_of(path) is None:
         raise BadModel(f"{path}: unknown ending; known are {', '.join(SUFFIXES)}")
-    from dataselect.io.store import store_at
+    from dataselect.io.store import store_of
 
-    folder, _, name = path.rpartition("/")
-    entry = store_at(folder or "/").stat(name)
+    store, name = store_of(path)
+    entry = store.stat(name)
     if entry is None:
         raise BadModel(f"{path}: file not found")
     return Shard(path, path, entry.size, entry.version)

@@ -157,6 +157,14 @@ class LocalStore:
         return Entry(name, stat.st_size, str(stat.st_mtime_ns)), file
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
+        try:
+            return self._read(name, start, stop)
+        except OSError as error:
+            if error.errno != errno.ESTALE:
+                raise
+            return self._read(name, start, stop)  # NFS: another host has replaced the file meanwhile
+
+    def _read(self, name: str, start: int, stop: int | None) -> bytes:
         with self.open(name) as file:
             at = file.seek(
                 max(start, -os.fstat(file.fileno()).st_size), os.SEEK_END if start < 0 else os.SEEK_SET
@@ -227,9 +235,16 @@ class LocalStore:
 
     def sweep(self) -> None:
         """Remove what killed writers left behind: temporary files of processes that are gone."""
-        for path in self.root.rglob(".tmp-*"):
-            if not _writer_lives(path):
-                self.delete(path.relative_to(self.root).as_posix())
+        for folder, _, names in os.walk(self.root):  # unlike rglob it does not mind folders that go meanwhile
+            for path in (Path(folder, name) for name in names if name.startswith(".tmp-")):
+                if not _writer_lives(path):
+                    self.delete(path.relative_to(self.root).as_posix())
+
+    def prune(self, prefix: str) -> None:
+        """Remove empty folders below `prefix`, and it."""
+        for folder, _, _ in os.walk(self.root / prefix, topdown=False):
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
 
 
 _STALE_SECONDS = 3600
@@ -306,10 +321,16 @@ def is_far(store: Store) -> bool:
     return store.local_path("") is None
 
 
+def store_of(path: str, *, durable: bool = False) -> tuple[Store, str]:
+    """The store of a file's folder, and its name there."""
+    folder, _, name = path.rpartition("/")
+    return store_at(folder or ("/" if path.startswith("/") else "."), durable=durable), name
+
+
 def is_file(path: str) -> bool:
     """Whether there is a file at a path or URL."""
-    folder, _, name = path.rpartition("/")
-    return store_at(folder or ("/" if path.startswith("/") else ".")).stat(name) is not None
+    store, name = store_of(path)
+    return store.stat(name) is not None
 
 
 def without_scheme(url: str) -> str:
