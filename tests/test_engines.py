@@ -6,6 +6,8 @@ import importlib.util
 import shutil
 import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -227,6 +229,20 @@ def test_a_worker_that_falls_over_while_it_publishes_is_followed_by_another(
             check_finished(first, "published generation")
     assert report["digest"] == undisturbed_digest(joined.recipe)
     assert dataselect.run(joined.recipe, workers=1)["up_to_date"]
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_after_its_switch_leaves_the_rest_to_another(project):
+    recipe, switch = corpora.recipe_with(project, "HasWord"), "    put(self, name, value)\n"
+    stops_after = STOPS_BEFORE_ITS_SWITCH.replace(switch, "").replace("    if name", f"{switch}    if name")
+    with start_worker(SimpleNamespace(recipe=recipe), stops_after) as first, ThreadPoolExecutor(1) as pool:
+        corpora.wait_until(lambda: is_stopped(first), 60)
+        second = pool.submit(dataselect.run, recipe, workers=1, engine="shared")
+        with pytest.raises(FutureTimeout):
+            second.result(4)
+        first.kill()
+        report = second.result(60)
+    assert (project / "out/current").resolve().name == report["generation"]
 
 
 def is_stopped(process):
