@@ -96,6 +96,7 @@ def test_texts_come_from_this_python_installation_only():
             assert any(path.resolve().is_relative_to(root) for root in roots), path
 
 
+@pytest.mark.slow
 def test_the_same_installation_gives_the_same_bytes_in_another_process(sample, tmp_path):
     command = [sys.executable, "-R", str(SCRIPTS / "make_sample.py"), str(tmp_path / "again")]
     subprocess.run(command, check=True, capture_output=True, env={"PYTHONHASHSEED": "17"})
@@ -127,6 +128,7 @@ def test_suffixes_are_distinct_and_of_one_length():
         assert {len(suffix) for suffix in some} == {length}
 
 
+@pytest.mark.slow
 def test_bad_rows_are_what_expected_json_says(tmp_path):
     make_stress.make_bad(tmp_path)
     expected = json.loads((tmp_path / "expected.json").read_text())
