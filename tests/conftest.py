@@ -17,7 +17,6 @@ from types import SimpleNamespace
 
 import corpora
 import fsspec
-import make_sample
 import pytest
 
 
@@ -33,7 +32,9 @@ def interruptible():
 def sample(tmp_path_factory):
     """Folder of a whole sample corpus, made once (about 10 s); read only."""
     folder = tmp_path_factory.mktemp("sample")
-    make_sample.write_sample(folder)
+    # In a process of its own: importing Ray puts packages on this one's path, whose texts the sample would have.
+    script = Path(__file__).parents[1] / "scripts" / "make_sample.py"
+    subprocess.run([sys.executable, script, folder], check=True, capture_output=True)
     return folder
 
 

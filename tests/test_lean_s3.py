@@ -60,7 +60,7 @@ def everything(store):
     assert store.read(NAME, -5) == DATA[-5:]
     assert store.read(NAME, 7, 70_000) == DATA[7:70_000]
     assert (store.exists(NAME), store.exists("none"), store.stat("none")) == (True, False, None)
-    with pytest.raises(FileNotFoundError, match=r"^\[Errno 2\] No such file or directory"):
+    with pytest.raises(FileNotFoundError, match=r"^.{,80}$"):  # obstore's own text is a page
         store.opened("none")
     with store.commit("put ü#%41") as written:
         written.write(DATA[:100])
