@@ -32,7 +32,7 @@ def interruptible():
 def sample(tmp_path_factory):
     """Folder of a whole sample corpus, made once (about 10 s); read only."""
     folder = tmp_path_factory.mktemp("sample")
-    # In a process of its own: importing Ray puts packages on this one's path, whose texts the sample would have.
+    # In a process of its own: importing Ray puts packages on the path, whose texts the sample would have.
     script = Path(__file__).parents[1] / "scripts" / "make_sample.py"
     subprocess.run([sys.executable, script, folder], check=True, capture_output=True)
     return folder
