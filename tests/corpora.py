@@ -225,6 +225,17 @@ def live(output: Path) -> Path:
     return output / manifest["generation"]
 
 
+def written_rows(output: Path, kind: str = "shards") -> list[dict[str, Any]]:
+    """All rows of the live shards/ or heldout/, in order."""
+    rows: list[dict[str, Any]] = []
+    for path in sorted((live(output) / kind).rglob("*.*")):
+        if path.suffix == ".parquet":
+            rows += pq.read_table(path).to_pylist()
+        else:
+            rows += [json.loads(line) for line in unpacked(path).splitlines()]
+    return rows
+
+
 def unpacked(path: Path) -> bytes:
     """A file's bytes, decompressed as its ending says."""
     data = path.read_bytes()

@@ -6,7 +6,6 @@ import json
 from collections import Counter
 
 import corpora
-import pyarrow.parquet as pq
 import pytest
 
 import dataselect
@@ -43,13 +42,7 @@ def project(folder, stages, **sections):
 
 def written(output):
     """(id, copies field) of all rows of shards/, in order."""
-    rows = []
-    for path in sorted((corpora.live(output) / "shards").rglob("*.*")):
-        if path.suffix == ".parquet":
-            rows += pq.read_table(path).to_pylist()
-        else:
-            rows += [json.loads(line) for line in corpora.unpacked(path).splitlines()]
-    return [(row["id"], row.get("copies")) for row in rows]
+    return [(row["id"], row.get("copies")) for row in corpora.written_rows(output)]
 
 
 def copies_decided(output):

@@ -7,7 +7,6 @@ from collections import defaultdict
 
 import corpora
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 
 import dataselect
@@ -18,13 +17,7 @@ N_CHAINS = 120
 
 def ids_in(output, kind):
     """Ids of shards/ or heldout/, in order."""
-    rows = []
-    for path in sorted((corpora.live(output) / kind).rglob("*.*")):
-        if path.suffix == ".parquet":
-            rows += pq.read_table(path).to_pylist()
-        else:
-            rows += [json.loads(line) for line in corpora.unpacked(path).splitlines()]
-    return [row["id"] for row in rows]
+    return [row["id"] for row in corpora.written_rows(output, kind)]
 
 
 def chains():

@@ -26,13 +26,7 @@ def shards(output):
 
 def ids(output):
     """Ids of all rows, in order."""
-    rows = []
-    for path in sorted((corpora.live(output) / "shards").rglob("*.*")):
-        if path.suffix == ".parquet":
-            rows += pq.read_table(path).to_pylist()
-        else:
-            rows += [json.loads(line) for line in corpora.unpacked(path).splitlines()]
-    return [row["id"] for row in rows]
+    return [row["id"] for row in corpora.written_rows(output)]
 
 
 @pytest.fixture(scope="module")

@@ -40,7 +40,7 @@ def write_decisions(
                     writer = stack.enter_context(TableWriter(out, schema))
                 writer.write(table.cast(schema))
                 first_row += refs.n_rows
-    return {"name": name, "n_bytes": out.n_bytes, "digest": out.digest(), "rows": first_row}
+    return out.entry(name, first_row)
 
 
 def reasons_of(context: Context, refs: SegmentRefs, resolution: Resolution) -> pa.Array:

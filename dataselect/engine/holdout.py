@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from dataselect.engine.inputs import SegmentRefs, input_columns
 from dataselect.engine.job import Context
+from dataselect.io.hash_index import text_hashes
 from dataselect.stages.draws import uniform_draws
 
 
@@ -23,19 +24,8 @@ def held_out(context: Context, refs: SegmentRefs, alive: np.ndarray) -> np.ndarr
     if spec.by is not None:
         values = input_columns(context, refs, [spec.by], alive, len(context.stages))[spec.by]
         named = np.flatnonzero(values.is_valid().to_numpy(zero_copy_only=False))
-        keys[named] = _hashes(values.take(pa.array(named)))
+        given = values.take(pa.array(named))
+        given = given.dictionary_decode() if pa.types.is_dictionary(given.type) else given
+        keys[named] = text_hashes(given.cast(pa.large_string()))
     held[alive] = uniform_draws(keys, spec.seed, "holdout") < spec.fraction
     return held
-
-
-def _hashes(values: pa.Array) -> np.ndarray:
-    """uint64[n, 2] of values that are not null, as texts."""
-    from dataselect.kernels.arrow import text_buffers
-    from dataselect.kernels.hashing import hash128
-
-    texts = (values.dictionary_decode() if pa.types.is_dictionary(values.type) else values).cast(
-        pa.large_string()
-    )
-    out = np.empty((len(texts), 2), np.uint64)
-    hash128(*text_buffers(texts), out)
-    return out

@@ -167,12 +167,9 @@ class Context:
 
     def failed(self) -> None:
         """A task failed, perhaps by a damaged artifact: what was kept of any is forgotten."""
-        self._forget()
-        self._models.clear()
-
-    def _forget(self) -> None:
         self._bundles.clear()
         self._open_bytes = 0
+        self._models.clear()
 
     def model(self, name: str | None) -> Model:
         """All arrays of a prepared or fitted artifact, mapped; empty for None.

@@ -24,17 +24,18 @@ def ledger_of(
         counts = context.bundle(refs.base).table("bad")["reason"].value_counts().to_pylist()
         for item in counts:
             bad[item["values"]] = bad.get(item["values"], 0) + item["counts"]
+    written = [times_written(context, r) for r in resolved]
     return {
         "rows_in": len(ended),
         "rows_kept": int((ended == KEPT).sum()),
-        "rows_written": int(sum(times_written(context, r).sum() for r in resolved)),
+        "rows_written": int(sum(times.sum() for times in written)),
         "rows_heldout": sum(int(r.held.sum()) for r in resolved),
         "rows_dropped": int((ended >= 0).sum()),
         "rows_quarantined": int((ended == QUARANTINED).sum()),
         "rows_unsampled": int((ended == UNSAMPLED).sum()),
         "quarantined": dict(sorted(bad.items())),
         "stages": reduce(add_ledgers, (r.flow for r in resolved)),
-        "phases": phase_totals(context, segments, [times_written(context, r) for r in resolved]),
+        "phases": phase_totals(context, segments, written),
         "row_digest": _row_digest(context, segments, resolved),
     }
 

@@ -12,9 +12,10 @@ import pyarrow as pa
 from dataselect.engine.columns import ascending, distinct
 from dataselect.engine.inputs import SegmentRefs, input_columns, text_column
 from dataselect.engine.job import Context
+from dataselect.engine.row_file import write_table
 from dataselect.io.bundle import BundleWriter
 from dataselect.io.dedup_index import SUFFIX, IndexedDocs, relative_to
-from dataselect.io.writers import HashingFile, TableWriter
+from dataselect.io.writers import HashingFile
 from dataselect.stages.base import DedupStage, stage_labels
 
 if TYPE_CHECKING:
@@ -51,16 +52,8 @@ def write_side_files(
     table = _superseded(context, call, alive)
     if table is not None and len(table):
         name = f"{call.generation}/{SUPERSEDED}/{call.piece.name}.parquet"
-        with context.output.commit(name) as file:
-            out = HashingFile(file)
-            with TableWriter(out, table.schema) as writer:
-                writer.write(table)
-        files[SUPERSEDED] = _entry(name, len(table), out)
+        files[SUPERSEDED] = write_table(context.output, name, table)
     return files
-
-
-def _entry(name: str, n_rows: int, out: HashingFile) -> dict[str, Any]:
-    return {"name": name, "rows": n_rows, "n_bytes": out.n_bytes, "digest": out.digest()}
 
 
 def _write_index(
@@ -73,7 +66,7 @@ def _write_index(
         out = HashingFile(file)
         writer = BundleWriter(cast("BinaryIO", out))
         writer.finish(docs.write(writer, dedup.index_scheme()))
-    return _entry(name, len(docs.text_hash), out)
+    return out.entry(name, len(docs.text_hash))
 
 
 def _indexed(

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from dataselect.engine.inputs import SegmentRefs, input_columns, text_column
 from dataselect.engine.job import Context
-from dataselect.io.writers import HashingFile, TableWriter
+from dataselect.engine.row_file import write_table
 
 if TYPE_CHECKING:
     from dataselect.engine.write import WriteCall
@@ -70,9 +70,4 @@ def write_phases(
         table = table.add_column(0, "shard", pa.repeat(pa.scalar(name), len(table)))
         if len(table):
             path = f"{call.generation}/{PHASES}/{phase}/{call.piece.name}.parquet"
-            with context.output.commit(path) as file:
-                out = HashingFile(file)
-                with TableWriter(out, table.schema) as writer:
-                    writer.write(table)
-            entry = {"name": path, "rows": len(table), "n_bytes": out.n_bytes, "digest": out.digest()}
-            yield f"{PHASES}/{phase}", entry
+            yield f"{PHASES}/{phase}", write_table(context.output, path, table)

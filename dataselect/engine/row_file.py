@@ -64,9 +64,13 @@ class RowFile:
     def entry(self) -> dict[str, Any]:
         """For the manifest."""
         assert self._out is not None
-        return {
-            "name": self._name,
-            "rows": self.n_rows,
-            "n_bytes": self._out.n_bytes,
-            "digest": self._out.digest(),
-        }
+        return self._out.entry(self._name, self.n_rows)
+
+
+def write_table(store: Store, name: str, table: pa.Table) -> dict[str, Any]:
+    """Commit a Parquet file of these rows; its entry for the manifest."""
+    with store.commit(name) as file:
+        out = HashingFile(file)
+        with TableWriter(out, table.schema) as writer:
+            writer.write(table)
+    return out.entry(name, len(table))

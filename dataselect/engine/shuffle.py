@@ -150,7 +150,7 @@ def gather_shard(context: Context, call: GatherCall) -> dict[str, Any]:
             context.report(len(table), 0)
             clock.lap("write")
         if out is not None:
-            files["shards"] = out.close() | {"name": name}
+            files["shards"] = out.close()
     record = {"piece": name.rsplit("/", 1)[1], "key": call.key, "ledger": {}, "files": files}
     record["generation"] = call.generation
     with context.work.commit(call.record) as file:
@@ -209,6 +209,7 @@ class _Shard:
     """One output shard."""
 
     def __init__(self, context: Context, stack: ExitStack, name: str, suffix: str, schema: pa.Schema) -> None:
+        self._name = name
         self._file = HashingFile(stack.enter_context(context.output.commit(name)))
         form, codec = SUFFIXES[suffix]
         self._n_rows = 0
@@ -233,7 +234,7 @@ class _Shard:
         for writer in (self._lines, self._rows):
             if writer is not None:
                 writer.close()
-        return {"rows": self._n_rows, "n_bytes": self._file.n_bytes, "digest": self._file.digest()}
+        return self._file.entry(self._name, self._n_rows)
 
 
 def _without_order(table: pa.Table) -> pa.Table:

@@ -150,7 +150,7 @@ class _PieceWriter:
     def _scatter_file(self, stack: ExitStack, seed: int) -> ScatterFile:
         draws = [np.empty(0, np.uint64)]
         for refs, r in zip(self._call.segments, self._resolved, strict=True):
-            times = r.copies if self._output.copies == "repeat" else (r.copies > 0).astype(np.int64)
+            times = times_written(self._context, r)
             if times.any():
                 draws.append(shuffle_draws(self._context.bundle(refs.base).array("key"), times, seed))
         return ScatterFile(

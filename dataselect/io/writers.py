@@ -56,6 +56,10 @@ class HashingFile:
     def close(self) -> None:
         """The owner of the underlying file closes it."""
 
+    def entry(self, name: str, n_rows: int) -> dict[str, Any]:
+        """What the manifest says of the file."""
+        return {"name": name, "rows": n_rows, "n_bytes": self.n_bytes, "digest": self.digest()}
+
     def digest(self) -> str:
         """xxh3_128 of all bytes, in hex."""
         return self._hash.hexdigest()
